@@ -1,0 +1,110 @@
+"""Every error that embedcache raises.
+
+::
+
+    EmbedcacheError
+    ├── InvalidInputError (ValueError)       what was passed in; raised before anything is written
+    │   ├── InvalidTextError                 empty, blank, not text, not UTF-8, too long
+    │   ├── InvalidModelNameError            empty, not text, too long
+    │   ├── InvalidEmbeddingError            not 1-D, empty, not finite, of another dimension
+    │   ├── InvalidMetadataError             not JSON, too large, too deep
+    │   ├── InvalidTTLError                  not a whole number of seconds above zero
+    │   ├── InvalidNameError                 a cache name that cannot be one
+    │   ├── InvalidURLError                  a server address that cannot be read
+    │   └── ForeignKeyError                  a key outside the cache's namespace
+    ├── CacheUnavailableError (ConnectionError)   the server is not there or does not answer
+    ├── ServerReplyError                     the server answered with an error
+    ├── ClientRefusedError (TypeError)       a Redis client that cannot be used as passed in
+    ├── EmbeddedServerError                  the embedded server cannot be found or started
+    └── VectorizerError
+        ├── ModelUnavailableError            the model cannot be loaded
+        └── EmbeddingFailedError             the model gave something that is not one vector per text
+
+Input errors that come from one item of a batch carry its index, as ``error.index`` and in the message.
+"""
+
+from __future__ import annotations
+
+
+class EmbedcacheError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InvalidInputError(EmbedcacheError, ValueError):
+    """An argument cannot be used. Nothing was written.
+
+    Attributes:
+        index: Position of the item in the batch, or None for a single call.
+    """
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message if index is None else f"item {index}: {message}")
+        self.index = index
+
+
+class InvalidTextError(InvalidInputError):
+    """The text is empty, blank, not a str or bytes, not encodable as UTF-8, or too long."""
+
+
+class InvalidModelNameError(InvalidInputError):
+    """The model name is empty, not a str, not encodable as UTF-8, or too long."""
+
+
+class InvalidEmbeddingError(InvalidInputError):
+    """The embedding is not one finite, non-empty 1-D vector of the expected dimension."""
+
+
+class InvalidMetadataError(InvalidInputError):
+    """The metadata is not a JSON object, or is too large or too deeply nested."""
+
+
+class InvalidTTLError(InvalidInputError):
+    """The TTL is not a whole number of seconds above zero."""
+
+
+class InvalidNameError(InvalidInputError):
+    """The cache name is empty, not a str, or not encodable as UTF-8."""
+
+
+class InvalidURLError(InvalidInputError):
+    """The server's URL cannot be read, or its scheme is not one that we speak."""
+
+
+class ForeignKeyError(InvalidInputError):
+    """A key outside the cache's namespace was given to a method that changes entries."""
+
+
+class CacheUnavailableError(EmbedcacheError, ConnectionError):
+    """The server cannot be reached, or did not answer in time."""
+
+
+class ServerReplyError(EmbedcacheError):
+    """The server answered a command with an error.
+
+    Attributes:
+        code: The first word of the server's message, such as ``NOSCRIPT`` or ``WRONGTYPE``.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message.split(" ", 1)[0]
+
+
+class ClientRefusedError(EmbedcacheError, TypeError):
+    """A Redis client of the wrong kind was passed in."""
+
+
+class EmbeddedServerError(EmbedcacheError):
+    """The embedded server cannot be found, started or attached to."""
+
+
+class VectorizerError(EmbedcacheError):
+    """A vectorizer cannot do its work."""
+
+
+class ModelUnavailableError(VectorizerError):
+    """The model is not on this machine and cannot be fetched, or cannot be loaded."""
+
+
+class EmbeddingFailedError(VectorizerError):
+    """The model returned something other than one finite vector per text."""
