@@ -1,0 +1,383 @@
+"""`EmbeddingsCache`: the signatures and what they promise. What they do is in `embedcache.operations`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache import codec, operations
+from embedcache.connection import RedisConnection
+from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, EmbeddingLike, FloatArray, Never, Text
+from embedcache.keyspace import Keyspace, check_ttl
+from embedcache.operations import ServerAbilities
+from embedcache.packing import pack_texts
+
+if TYPE_CHECKING:
+    import redis
+    import redis.asyncio
+
+
+class EmbeddingsCache:
+    """Embedding vectors in Redis or Valkey under (text, model), with metadata and a TTL.
+
+    Each method has an async twin with an ``a`` before its name. Batch methods take a constant number of round trips,
+    whatever the size of the batch; batches over 1,000 entries go in chunks of that many. One object may be shared by
+    threads, event loops and forked processes.
+
+    Every method raises `CacheUnavailableError` where the server cannot be reached, and an `InvalidInputError`, before
+    anything is written, where an argument cannot be used; in a batch it names the item's index.
+
+    Args:
+        name: Prefix of this cache's keys. Caches of different names never see each other's entries.
+        ttl: Default TTL in whole seconds; None keeps entries for ever.
+        redis_client: A sync redis-py client to use as it is. It is never closed by the cache.
+        async_redis_client: The same, async. Where only one of the two is given, the other is made from its settings.
+        redis_url: ``embedded://[/folder][?maxmemory=2gb]``, ``redis://``, ``rediss://`` or ``unix://``. None means
+            ``$EMBEDCACHE_URL``, else the embedded server in the user's data folder.
+        connection_kwargs: Settings for the clients that the cache makes, by redis-py's names.
+        dtype: How vectors are stored: ``float32``, ``float64``, ``float16`` or ``int8``. Reading goes by what each
+            entry says, so a cache may hold several.
+        refresh_ttl: Whether a hit starts the entry's own TTL again.
+
+    Raises:
+        InvalidInputError: The name, TTL, URL or dtype cannot be used.
+        ClientRefusedError: A client is not a standalone redis-py client of the right kind.
+    """
+
+    def __init__(
+        self,
+        name: str = "embedcache",
+        ttl: int | None = None,
+        redis_client: redis.Redis | None = None,
+        async_redis_client: redis.asyncio.Redis | None = None,
+        redis_url: str | None = None,
+        connection_kwargs: Mapping[str, Any] | None = None,
+        *,
+        dtype: str = "float32",
+        refresh_ttl: bool = True,
+    ) -> None:
+        self._space = Keyspace(name, ttl)
+        self._dtype = codec.stored_dtype(dtype)
+        self._refresh = refresh_ttl
+        self._able = ServerAbilities()
+        self.connection = RedisConnection(redis_url, redis_client, async_redis_client, connection_kwargs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, ttl={self.ttl!r}, server={self.connection.address!r})"
+
+    # ---------------------------------------------------------------------------------------- about the cache
+
+    @property
+    def name(self) -> str:
+        """Prefix of this cache's keys."""
+        return self._space.name
+
+    @property
+    def dtype(self) -> str:
+        """How this cache stores vectors."""
+        return self._dtype.name
+
+    @property
+    def ttl(self) -> int | None:
+        """Default TTL in seconds of what is stored from now on; None never expires."""
+        return self._space.ttl
+
+    def set_ttl(self, ttl: int | None) -> None:
+        """Changes the default TTL, in seconds. Entries that are already stored keep theirs.
+
+        Raises:
+            InvalidTTLError: It is not a whole number of seconds above zero, or None.
+        """
+        self._space = Keyspace(self.name, None if ttl is None else check_ttl(ttl))
+
+    def key_for(self, text: Text, model_name: str) -> str:
+        """The key under which this text's entry is kept, whether or not there is one."""
+        ((key,), _) = pack_texts(self._space, [text], model_name)
+        return key
+
+    def owns(self, key: str) -> bool:
+        """Whether a key lies in this cache's namespace. It says nothing of whether it exists."""
+        return self._space.owns(key)
+
+    # ---------------------------------------------------------------------------------------- one entry
+
+    def set(
+        self,
+        text: Text,
+        model_name: str,
+        embedding: EmbeddingLike,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: TTL = None,
+    ) -> str:
+        """Stores one vector, in place of what was there. Value and TTL go in one command.
+
+        Args:
+            text: What was embedded; not blank, at most 8 MiB.
+            model_name: The model that made the vector.
+            embedding: The vector, shape ``(d,)``, finite.
+            metadata: A JSON object to keep beside it; numpy scalars become plain numbers.
+            ttl: Seconds to live; None is the cache's default, `NEVER` never expires.
+
+        Returns:
+            The entry's key.
+        """
+        return self.mset([_item(text, model_name, embedding, metadata, ttl)])[0]
+
+    async def aset(
+        self,
+        text: Text,
+        model_name: str,
+        embedding: EmbeddingLike,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: TTL = None,
+    ) -> str:
+        """Async twin of `set`."""
+        return (await self.amset([_item(text, model_name, embedding, metadata, ttl)]))[0]
+
+    def get(self, text: Text, model_name: str) -> CacheEntry | None:
+        """The entry of this text and model, or None. A hit starts its own TTL again, if `refresh_ttl`."""
+        return self.mget([text], model_name)[0]
+
+    async def aget(self, text: Text, model_name: str) -> CacheEntry | None:
+        """Async twin of `get`."""
+        return (await self.amget([text], model_name))[0]
+
+    def exists(self, text: Text, model_name: str) -> bool:
+        """Whether `get` would find this text under this model. Moves no vector and restarts no TTL."""
+        return self.mexists([text], model_name)[0]
+
+    async def aexists(self, text: Text, model_name: str) -> bool:
+        """Async twin of `exists`."""
+        return (await self.amexists([text], model_name))[0]
+
+    def drop(self, text: Text, model_name: str) -> bool:
+        """Removes the entry of this text and model; returns whether there was one."""
+        return self.mdrop([text], model_name) == 1
+
+    async def adrop(self, text: Text, model_name: str) -> bool:
+        """Async twin of `drop`."""
+        return await self.amdrop([text], model_name) == 1
+
+    # ---------------------------------------------------------------------------------------- one entry by key
+
+    def get_by_key(self, key: str) -> CacheEntry | None:
+        """The entry under this key; None for a miss and for a key outside the namespace."""
+        return self.mget_by_keys([key])[0]
+
+    async def aget_by_key(self, key: str) -> CacheEntry | None:
+        """Async twin of `get_by_key`."""
+        return (await self.amget_by_keys([key]))[0]
+
+    def exists_by_key(self, key: str) -> bool:
+        """Whether this key holds an entry; False for a key outside the namespace."""
+        return self.mexists_by_keys([key])[0]
+
+    async def aexists_by_key(self, key: str) -> bool:
+        """Async twin of `exists_by_key`."""
+        return (await self.amexists_by_keys([key]))[0]
+
+    def drop_by_key(self, key: str) -> bool:
+        """Removes the entry under this key; returns whether there was one.
+
+        Raises:
+            ForeignKeyError: The key lies outside the namespace.
+        """
+        return self.mdrop_by_keys([key]) == 1
+
+    async def adrop_by_key(self, key: str) -> bool:
+        """Async twin of `drop_by_key`."""
+        return await self.amdrop_by_keys([key]) == 1
+
+    # ---------------------------------------------------------------------------------------- many entries
+
+    def mset(self, items: Sequence[CacheItem], ttl: TTL = None) -> list[str]:
+        """Stores many entries: all of them are checked before the first is written.
+
+        Args:
+            items: Dicts of ``text``, ``model_name``, ``embedding`` and, if wanted, ``metadata`` and ``ttl``. Vectors of
+                one model have one dimension. Of one text given twice, the last stays.
+            ttl: Seconds to live for items with no TTL of their own; None is the cache's default.
+
+        Returns:
+            The keys, in order.
+        """
+        return self.connection.drive(operations.mset(self._space, self._able, self._dtype, items, ttl, now=time.time()))
+
+    async def amset(self, items: Sequence[CacheItem], ttl: TTL = None) -> list[str]:
+        """Async twin of `mset`."""
+        return await self.connection.adrive(
+            operations.mset(self._space, self._able, self._dtype, items, ttl, now=time.time())
+        )
+
+    def mget(self, texts: Sequence[Text], model_name: str) -> list[CacheEntry | None]:
+        """The entries of these texts, in order; None for each miss. One damaged entry is one miss."""
+        return self.connection.drive(operations.mget(self._space, self._able, texts, model_name, refresh=self._refresh))
+
+    async def amget(self, texts: Sequence[Text], model_name: str) -> list[CacheEntry | None]:
+        """Async twin of `mget`."""
+        return await self.connection.adrive(
+            operations.mget(self._space, self._able, texts, model_name, refresh=self._refresh)
+        )
+
+    def mget_embeddings(
+        self, texts: Sequence[Text], model_name: str, *, dimension: int | None = None
+    ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """The vectors of these texts in one matrix: the fast path, with no object per entry.
+
+        Args:
+            texts: What to look up; may repeat.
+            model_name: The model that made the vectors.
+            dimension: The dimension ``d`` to expect; None takes the first hit's. Entries of another are misses.
+
+        Returns:
+            A matrix ``(n, d)``, float64 if all hits are stored so, else float32, whose rows of misses are NaN, and a
+            mask ``(n,)`` of hits. Without a hit and with no `dimension`, d is 0.
+        """
+        return self.connection.drive(self._mget_embeddings(texts, model_name, dimension))
+
+    async def amget_embeddings(
+        self, texts: Sequence[Text], model_name: str, *, dimension: int | None = None
+    ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Async twin of `mget_embeddings`."""
+        return await self.connection.adrive(self._mget_embeddings(texts, model_name, dimension))
+
+    def _mget_embeddings(
+        self, texts: Sequence[Text], model_name: str, dimension: int | None
+    ) -> operations.Operation[tuple[FloatArray, npt.NDArray[np.bool_]]]:
+        return operations.mget_embeddings(
+            self._space, self._able, texts, model_name, dimension=dimension, refresh=self._refresh
+        )
+
+    def mexists(self, texts: Sequence[Text], model_name: str) -> list[bool]:
+        """Whether each text is cached under this model, in order."""
+        return self.connection.drive(operations.mexists(self._space, texts, model_name))
+
+    async def amexists(self, texts: Sequence[Text], model_name: str) -> list[bool]:
+        """Async twin of `mexists`."""
+        return await self.connection.adrive(operations.mexists(self._space, texts, model_name))
+
+    def mdrop(self, texts: Sequence[Text], model_name: str) -> int:
+        """Removes the entries of these texts; returns how many there were."""
+        return self.connection.drive(operations.mdrop(self._space, texts, model_name))
+
+    async def amdrop(self, texts: Sequence[Text], model_name: str) -> int:
+        """Async twin of `mdrop`."""
+        return await self.connection.adrive(operations.mdrop(self._space, texts, model_name))
+
+    # ---------------------------------------------------------------------------------------- many entries by key
+
+    def mget_by_keys(self, keys: Sequence[str]) -> list[CacheEntry | None]:
+        """The entries under these keys, in order; None for a miss and for a key outside the namespace."""
+        return self.connection.drive(operations.mget_by_keys(self._space, self._able, keys, refresh=self._refresh))
+
+    async def amget_by_keys(self, keys: Sequence[str]) -> list[CacheEntry | None]:
+        """Async twin of `mget_by_keys`."""
+        return await self.connection.adrive(
+            operations.mget_by_keys(self._space, self._able, keys, refresh=self._refresh)
+        )
+
+    def mexists_by_keys(self, keys: Sequence[str]) -> list[bool]:
+        """Whether each key holds an entry, in order; False for a key outside the namespace."""
+        return self.connection.drive(operations.mexists_by_keys(self._space, keys))
+
+    async def amexists_by_keys(self, keys: Sequence[str]) -> list[bool]:
+        """Async twin of `mexists_by_keys`."""
+        return await self.connection.adrive(operations.mexists_by_keys(self._space, keys))
+
+    def mdrop_by_keys(self, keys: Sequence[str]) -> int:
+        """Removes the entries under these keys; returns how many there were.
+
+        Raises:
+            ForeignKeyError: One of the keys lies outside the namespace; nothing was removed.
+        """
+        return self.connection.drive(operations.mdrop_by_keys(self._space, keys))
+
+    async def amdrop_by_keys(self, keys: Sequence[str]) -> int:
+        """Async twin of `mdrop_by_keys`."""
+        return await self.connection.adrive(operations.mdrop_by_keys(self._space, keys))
+
+    def clear(self) -> int:
+        """Removes every entry of this cache and nothing else; returns how many there were."""
+        return self.connection.drive(operations.clear(self._space))
+
+    async def aclear(self) -> int:
+        """Async twin of `clear`."""
+        return await self.connection.adrive(operations.clear(self._space))
+
+    # ---------------------------------------------------------------------------------------- TTL
+
+    def remaining_ttl(self, key: str) -> int | Never | None:
+        """Seconds until the entry expires, rounded up; `NEVER` if it does not; None if there is no such entry."""
+        return self.connection.drive(operations.remaining_ttl(self._space, key))
+
+    async def aremaining_ttl(self, key: str) -> int | Never | None:
+        """Async twin of `remaining_ttl`."""
+        return await self.connection.adrive(operations.remaining_ttl(self._space, key))
+
+    def expire(self, key: str, ttl: TTL) -> bool:
+        """Gives an entry a TTL of its own, with which later hits start again too.
+
+        Args:
+            key: The entry's key.
+            ttl: Seconds to live from now; None is the cache's default, `NEVER` never expires.
+
+        Returns:
+            Whether there was such an entry.
+
+        Raises:
+            ForeignKeyError: The key lies outside the namespace.
+        """
+        return self.connection.drive(operations.expire(self._space, self._able, key, ttl))
+
+    async def aexpire(self, key: str, ttl: TTL) -> bool:
+        """Async twin of `expire`."""
+        return await self.connection.adrive(operations.expire(self._space, self._able, key, ttl))
+
+    def persist(self, key: str) -> bool:
+        """Keeps an entry for ever; returns whether there was such an entry.
+
+        Raises:
+            ForeignKeyError: The key lies outside the namespace.
+        """
+        return self.expire(key, NEVER)
+
+    async def apersist(self, key: str) -> bool:
+        """Async twin of `persist`."""
+        return await self.aexpire(key, NEVER)
+
+    # ---------------------------------------------------------------------------------------- the end
+
+    def close(self) -> None:
+        """Closes the connections that the cache opened. Clients that were passed in stay open."""
+        self.connection.close()
+
+    async def aclose(self) -> None:
+        """Async twin of `close`; closes the running loop's connections as well."""
+        await self.connection.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _item(
+    text: Text, model_name: str, embedding: EmbeddingLike, metadata: Mapping[str, Any] | None, ttl: TTL
+) -> CacheItem:
+    return {"text": text, "model_name": model_name, "embedding": embedding, "metadata": metadata, "ttl": ttl}

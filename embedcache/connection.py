@@ -1,0 +1,423 @@
+"""URLs and clients to round trips: the one place that touches redis-py.
+
+`RedisConnection.drive` and `.adrive` are the only two loops that move an operation along. Everything redis-py raises
+is translated here, once: a server that is not there becomes `CacheUnavailableError`, an error reply becomes a
+`ServerReplyError` in the list of replies, where the operation decides what it means.
+
+Clients that we make connect within 1 s, read within 5 s and retry once (redis-py's defaults would spend 4 s per call on
+a dead server). Clients passed in are used as they are and never closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+from urllib.parse import parse_qs, unquote, urlsplit
+from weakref import WeakKeyDictionary, WeakSet
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.client import NEVER_DECODE
+from redis.connection import parse_url
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from embedcache.errors import CacheUnavailableError, ClientRefusedError, InvalidURLError, ServerReplyError
+from embedcache.operations import Command, Operation
+from embedcache.server import EmbeddedServer
+
+R = TypeVar("R")
+
+URL_VARIABLE: Final = "EMBEDCACHE_URL"
+EMBEDDED_URL: Final = "embedded://"
+
+CONNECT_SECONDS: Final = 1.0
+READ_SECONDS: Final = 5.0
+RETRIES: Final = 1
+MAX_CONNECTIONS: Final = 1024
+MAX_ASYNC_CONNECTIONS: Final = 64
+
+_SCHEMES: Final = ("embedded", "redis", "rediss", "unix")
+_UNDECODED: Final = {NEVER_DECODE: True}
+_ASYNC_CLASSES: Final[dict[type, type]] = {
+    redis.Connection: redis.asyncio.Connection,
+    redis.SSLConnection: redis.asyncio.SSLConnection,
+    redis.UnixDomainSocketConnection: redis.asyncio.UnixDomainSocketConnection,
+}
+# What a connection needs to reach the same server as the same user, under the same names sync and async.
+_SHARED_SETTINGS: Final = frozenset(
+    [
+        "host",
+        "port",
+        "path",
+        "db",
+        "username",
+        "password",
+        "credential_provider",
+        "client_name",
+        "protocol",
+        "health_check_interval",
+        "socket_timeout",
+        "socket_connect_timeout",
+        "socket_keepalive",
+        "ssl_keyfile",
+        "ssl_certfile",
+        "ssl_cert_reqs",
+        "ssl_ca_certs",
+        "ssl_ca_data",
+        "ssl_ca_path",
+        "ssl_check_hostname",
+        "ssl_password",
+        "ssl_min_version",
+        "ssl_ciphers",
+    ]
+)
+_NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError, OSError)
+
+
+class RedisConnection:
+    """The sync client, the async client of each event loop, and the two drivers.
+
+    Nothing is connected before the first command. One object serves threads, event loops and forked processes.
+
+    Args:
+        url: ``embedded://``, ``redis://``, ``rediss://`` or ``unix://``; None is ``$EMBEDCACHE_URL``, else the
+            embedded server. Ignored where a client is given.
+        client: A sync client to use as it is.
+        async_client: An async client to use as it is; it belongs to the event loop it is first used on.
+        settings: Keyword arguments for the clients that we make, by redis-py's names.
+
+    Raises:
+        InvalidURLError: The URL cannot be read.
+        ClientRefusedError: A client is not one of redis-py's standalone clients, of the right kind.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        client: redis.Redis | None = None,
+        async_client: redis.asyncio.Redis | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        _check_client(client, redis.Redis, "redis_client")
+        _check_client(async_client, redis.asyncio.Redis, "async_redis_client")
+        self._given_client = client
+        self._given_async_client = async_client
+        self._lock = threading.RLock()
+        _locked.add(self)
+        self._client: redis.Redis | None = client
+        self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient] = WeakKeyDictionary()
+        self._embedded: EmbeddedServer | None = None
+        self._embedded_options: tuple[Path | None, str | None] | None = None
+        extra = dict(settings or {})
+        given = client if client is not None else async_client
+        if given is not None:
+            self._settings = _settings_of(given) | extra
+            self.address = _describe(self._settings)
+            return
+        url = url or os.environ.get(URL_VARIABLE) or EMBEDDED_URL
+        self.address = mask_password(url)
+        if _scheme(url) == "embedded":
+            self._embedded_options = _parse_embedded(url)
+            self._settings = extra
+        else:
+            self._settings = _parse(url) | extra
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address!r})"
+
+    # ---------------------------------------------------------------------------------------- drivers
+
+    def drive(self, operation: Operation[R]) -> R:
+        """Runs an operation to its end on the sync client.
+
+        Raises:
+            CacheUnavailableError: The server cannot be reached or did not answer in time.
+            EmbedcacheError: What the operation itself raises.
+        """
+        try:
+            commands = next(operation)
+            while True:
+                commands = operation.send(self._exchange(commands))
+        except StopIteration as end:
+            return cast("R", end.value)
+
+    async def adrive(self, operation: Operation[R]) -> R:
+        """Async twin of `drive`, on the running loop's client."""
+        try:
+            commands = next(operation)
+            while True:
+                commands = operation.send(await self._aexchange(commands))
+        except StopIteration as end:
+            return cast("R", end.value)
+
+    def _exchange(self, commands: list[Command]) -> list[Any]:
+        try:
+            return _send(self.client(), commands)
+        except _NO_ANSWER as error:
+            if self._embedded is None:
+                raise self._unavailable(error) from error
+        # The embedded server is ours to bring back; it has been away, so that nothing is lost by asking again.
+        self._embedded.ensure_running()
+        try:
+            return _send(self.client(), commands)
+        except _NO_ANSWER as error:
+            raise self._unavailable(error) from error
+
+    async def _aexchange(self, commands: list[Command]) -> list[Any]:
+        try:
+            return await _asend(await self.async_client(), commands)
+        except _NO_ANSWER as error:
+            if self._embedded is None:
+                raise self._unavailable(error) from error
+        await asyncio.to_thread(self._embedded.ensure_running)
+        try:
+            return await _asend(await self.async_client(), commands)
+        except _NO_ANSWER as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: BaseException) -> CacheUnavailableError:
+        return CacheUnavailableError(f"no answer from {self.address}: {error or type(error).__name__}")
+
+    # ---------------------------------------------------------------------------------------- clients
+
+    def client(self) -> redis.Redis:
+        """The sync client, made at first use."""
+        if self._client is None:
+            with self._lock:
+                if self._client is None:
+                    self._client = self._make_client()
+        return self._client
+
+    async def async_client(self) -> redis.asyncio.Redis:
+        """The running loop's client, made at first use and closed when the loop ends."""
+        if self._given_async_client is not None:
+            return self._given_async_client
+        loop = asyncio.get_running_loop()
+        if (held := self._async_clients.get(loop)) is not None:
+            return held.client
+        if self.is_embedded:
+            await asyncio.to_thread(self._attached)  # starting it takes a moment that the loop need not wait
+        held = self._async_clients.setdefault(loop, _LoopClient(self._make_async_client()))
+        await held.close_with_loop()
+        return held.client
+
+    def _make_client(self) -> redis.Redis:
+        settings = self._connection_settings(Retry(NoBackoff(), RETRIES))
+        return redis.Redis.from_pool(redis.ConnectionPool(max_connections=MAX_CONNECTIONS, **settings))
+
+    def _make_async_client(self) -> redis.asyncio.Redis:
+        settings = self._connection_settings(AsyncRetry(NoBackoff(), RETRIES))
+        sync_class = settings.pop("connection_class", redis.Connection)
+        settings["connection_class"] = _ASYNC_CLASSES.get(sync_class, sync_class)
+        # A blocking pool: past its size a call waits for a connection, where redis-py's default pool raises.
+        pool = redis.asyncio.BlockingConnectionPool(max_connections=MAX_ASYNC_CONNECTIONS, timeout=None, **settings)
+        return redis.asyncio.Redis.from_pool(pool)
+
+    def _connection_settings(self, retry: Retry | AsyncRetry) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "socket_connect_timeout": CONNECT_SECONDS,
+            "socket_timeout": READ_SECONDS,
+            "retry": retry,
+        }
+        if self._embedded_options is not None:
+            settings["connection_class"] = redis.UnixDomainSocketConnection
+            settings["path"] = str(self._attached().socket_path)
+        return settings | self._settings
+
+    # ---------------------------------------------------------------------------------------- the embedded server
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this is a connection to the embedded server."""
+        return self._embedded_options is not None
+
+    def _attached(self) -> EmbeddedServer:
+        """The embedded server, started or attached to at first use."""
+        with self._lock:
+            if self._embedded is None:
+                folder, maxmemory = self._embedded_options or (None, None)
+                self._embedded = EmbeddedServer.attach(folder, maxmemory=maxmemory)
+            return self._embedded
+
+    # ---------------------------------------------------------------------------------------- the end
+
+    def close(self) -> None:
+        """Closes what we opened, and leaves the embedded server. The next call opens it again."""
+        with self._lock:
+            client, self._client = self._client, self._given_client
+            server, self._embedded = self._embedded, None
+        if client is not None and client is not self._given_client:
+            client.close()
+        if server is not None:
+            server.detach()
+
+    async def aclose(self) -> None:
+        """Closes the running loop's client, then all that `close` closes."""
+        held = self._async_clients.pop(asyncio.get_running_loop(), None)
+        if held is not None:
+            await held.aclose()
+        await asyncio.to_thread(self.close)
+
+
+_locked: WeakSet[RedisConnection] = WeakSet()
+
+
+def _renew_locks() -> None:
+    """In a forked child, the thread that held a lock may not exist to let it go."""
+    for connection in _locked:
+        connection._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
+
+
+class _LoopClient:
+    """One event loop's client, closed by the loop itself when it shuts down.
+
+    A loop ends its async generators before it closes (`loop.shutdown_asyncgens`, which `asyncio.run` calls); one that
+    waits here closes the connections while that still can be done. Left to the garbage collector, they would be closed
+    on a dead loop, with a warning each.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self.client = client
+        self._waiting: AsyncGenerator[None, None] | None = None
+
+    async def close_with_loop(self) -> None:
+        if self._waiting is None:
+            self._waiting = self._close_at_end()
+            await anext(self._waiting)
+
+    async def _close_at_end(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self.client.aclose()
+
+    async def aclose(self) -> None:
+        if self._waiting is not None:
+            await self._waiting.aclose()
+
+
+# ------------------------------------------------------------------------------------------------ round trips
+
+
+def _send(client: redis.Redis, commands: list[Command]) -> list[Any]:
+    """One round trip. `_UNDECODED` keeps replies bytes on a client with ``decode_responses=True`` as well."""
+    if len(commands) == 1:
+        try:
+            return [client.execute_command(*commands[0], **_UNDECODED)]
+        except ResponseError as error:
+            return [_reply_error(error)]
+    with client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            pipe.execute_command(*command, **_UNDECODED)
+        return _reply_errors(pipe.execute(raise_on_error=False))
+
+
+async def _asend(client: redis.asyncio.Redis, commands: list[Command]) -> list[Any]:
+    if len(commands) == 1:
+        try:
+            return [await client.execute_command(*commands[0], **_UNDECODED)]
+        except ResponseError as error:
+            return [_reply_error(error)]
+    async with client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            pipe.execute_command(*command, **_UNDECODED)
+        return _reply_errors(await pipe.execute(raise_on_error=False))
+
+
+def _reply_errors(replies: list[Any]) -> list[Any]:
+    return [_reply_error(reply) if isinstance(reply, RedisError) else reply for reply in replies]
+
+
+def _reply_error(error: RedisError) -> ServerReplyError:
+    """The server's error under its own code, which redis-py cuts off the messages that it knows."""
+    code, message = getattr(error, "status_code", None), str(error)
+    translated = ServerReplyError(f"{code} {message}" if code and not message.startswith(code) else message)
+    translated.__cause__ = error
+    return translated
+
+
+# ------------------------------------------------------------------------------------------------ settings
+
+
+def mask_password(url: str) -> str:
+    """The URL with its password, wherever it stands, as ``***``."""
+    parts = urlsplit(url)
+    netloc, query = parts.netloc, parts.query
+    if parts.password is not None:
+        credentials, _, host = netloc.rpartition("@")
+        netloc = f"{credentials.partition(':')[0]}:***@{host}"
+    if "password" in parse_qs(query):
+        query = "&".join("password=***" if pair.startswith("password=") else pair for pair in query.split("&"))
+    return parts._replace(netloc=netloc, query=query).geturl() if parts.scheme != "embedded" else url
+
+
+def _scheme(url: str) -> str:
+    scheme = url.partition("://")[0] if isinstance(url, str) and "://" in url else ""
+    if scheme not in _SCHEMES:
+        raise InvalidURLError(
+            f"the server's URL starts with one of {', '.join(f'{name}://' for name in _SCHEMES)};"
+            f" this one starts with {scheme + '://' if scheme else 'none'}"
+        )
+    return scheme
+
+
+def _parse(url: str) -> dict[str, Any]:
+    try:
+        return dict(parse_url(url))
+    except (ValueError, TypeError) as error:
+        # Not the cause's words: they may hold the password.
+        raise InvalidURLError(f"cannot read the server's URL {_safe(url)}: is its port a number?") from error
+
+
+def _safe(url: str) -> str:
+    try:
+        return mask_password(url)
+    except ValueError:
+        return url.partition("://")[0] + "://…"
+
+
+def _parse_embedded(url: str) -> tuple[Path | None, str | None]:
+    """The data folder (None is the user's own) and the memory limit of an ``embedded://`` URL."""
+    parts = urlsplit(url)
+    options = parse_qs(parts.query)
+    if parts.netloc:
+        raise InvalidURLError(f"an embedded server has no host: write embedded:///{parts.netloc}{parts.path}")
+    if unknown := options.keys() - {"maxmemory"}:
+        raise InvalidURLError(f"embedded:// has the option maxmemory, not {', '.join(sorted(unknown))}")
+    folder = unquote(parts.path).rstrip("/")
+    return (Path(folder) if folder else None), options.get("maxmemory", [None])[-1]
+
+
+def _check_client(client: object, kind: type, name: str) -> None:
+    if client is not None and not isinstance(client, kind):
+        raise ClientRefusedError(
+            f"{name} is a {kind.__module__.partition('.client')[0]}.Redis, not {type(client).__module__}"
+            f".{type(client).__name__}"
+        )
+
+
+def _settings_of(client: redis.Redis | redis.asyncio.Redis) -> dict[str, Any]:
+    """What the other kind of client needs in order to reach the same server."""
+    pool = client.connection_pool
+    kept = {name: value for name, value in pool.connection_kwargs.items() if name in _SHARED_SETTINGS}
+    to_sync = {asynchronous: sync for sync, asynchronous in _ASYNC_CLASSES.items()}
+    kept["connection_class"] = to_sync.get(pool.connection_class, pool.connection_class)
+    return kept
+
+
+def _describe(settings: Mapping[str, Any]) -> str:
+    if path := settings.get("path"):
+        return f"unix://{path}"
+    return f"redis://{settings.get('host', 'localhost')}:{settings.get('port', 6379)}/{settings.get('db') or 0}"

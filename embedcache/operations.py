@@ -1,0 +1,333 @@
+"""Every cache operation, once, for sync and async alike.
+
+An operation is a generator that does no I/O. It yields a batch of commands, which is one round trip; it is sent back
+one reply per command, in order; and it returns its result. `embedcache.connection` has the only two loops that move
+such a generator along, so nothing here knows redis, sockets or event loops, and a test plays the replies by hand.
+
+A reply that is an error of the server arrives as a `ServerReplyError` in its place, so that an operation can tell a
+command that the server forbids from one bad key in a batch. Input is checked before the first yield: an operation that
+raises for bad input has written nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache import codec
+from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, FloatArray, Never, Text
+from embedcache.errors import ServerReplyError
+from embedcache.keyspace import Keyspace, check_keys
+from embedcache.packing import Write, pack_items, pack_texts
+from embedcache.scripts import CHANGE_TTL, READ_RESTARTING_TTLS, RESTART_TTLS, WRITE_WITH_TTL, Script
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+Command: TypeAlias = tuple[str | bytes | int | float, ...]
+Operation: TypeAlias = Generator[list[Command], list[Any], R]
+
+CHUNK_ENTRIES: Final = 1_000
+"""Entries moved by one command. Larger ones gained no speed and hold the server up for longer."""
+CHUNK_BYTES: Final = 8 * 1024 * 1024
+_MANY_TTLS: Final = 4  # from here on one pipeline of SET is cheaper than a command per TTL
+
+
+@dataclass(slots=True)
+class ServerAbilities:
+    """What this server has not refused so far. Shared by threads: a lost update costs one more refusal.
+
+    Attributes:
+        scripts: EVAL and EVALSHA on several keys (an ACL may forbid them).
+        msetex: The MSETEX command (Valkey 9.1, Redis 8.4).
+    """
+
+    scripts: bool = True
+    msetex: bool = True
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def mget(
+    space: Keyspace, able: ServerAbilities, texts: Sequence[Text], model_name: str, *, refresh: bool
+) -> Operation[list[CacheEntry | None]]:
+    """The entries of these texts, in order; None for each miss."""
+    keys, tags = pack_texts(space, texts, model_name)
+    values = yield from _read(space, able, keys, refresh=refresh)
+    return [
+        codec.decode(value, key, tag, text, model_name)
+        for value, key, tag, text in zip(values, keys, tags, texts, strict=True)
+    ]
+
+
+def mget_by_keys(
+    space: Keyspace, able: ServerAbilities, keys: Sequence[str], *, refresh: bool
+) -> Operation[list[CacheEntry | None]]:
+    """The entries under these keys; None for a miss and for a key outside the namespace."""
+    owned = [key for key in check_keys(keys) if space.owns(key)]
+    values = yield from _read(space, able, owned, refresh=refresh)
+    found = {key: codec.decode_by_key(value, key) for key, value in zip(owned, values, strict=True)}
+    return [found.get(key) for key in keys]
+
+
+def mget_embeddings(
+    space: Keyspace,
+    able: ServerAbilities,
+    texts: Sequence[Text],
+    model_name: str,
+    *,
+    dimension: int | None,
+    refresh: bool,
+) -> Operation[tuple[FloatArray, npt.NDArray[np.bool_]]]:
+    """The vectors of these texts in one matrix (n, d), and a mask (n,) of hits."""
+    keys, tags = pack_texts(space, texts, model_name)
+    values = yield from _read(space, able, keys, refresh=refresh)
+    return codec.decode_matrix(values, tags, dimension)
+
+
+def mexists(space: Keyspace, texts: Sequence[Text], model_name: str) -> Operation[list[bool]]:
+    """Whether each text is cached, without moving vectors. Text and model are compared, as in a read."""
+    keys, tags = pack_texts(space, texts, model_name)
+    found: list[bool] = []
+    for chunk in _chunks(list(zip(keys, tags, strict=True))):
+        replies = yield [("GETRANGE", key, 0, codec.TAG_OFFSET + len(tag) - 1) for key, tag in chunk]
+        found += [
+            isinstance(reply, bytes) and reply.startswith(codec.MAGIC) and reply.startswith(tag, codec.TAG_OFFSET)
+            for reply, (_, tag) in zip(replies, chunk, strict=True)
+        ]
+    return found
+
+
+def mexists_by_keys(space: Keyspace, keys: Sequence[str]) -> Operation[list[bool]]:
+    """Whether each key holds an entry of this cache; False for a key outside the namespace."""
+    owned = [key for key in check_keys(keys) if space.owns(key)]
+    held: set[str] = set()
+    for chunk in _chunks(owned):
+        replies = yield [("GETRANGE", key, 0, len(codec.MAGIC) - 1) for key in chunk]
+        held.update(key for key, reply in zip(chunk, replies, strict=True) if reply == codec.MAGIC)
+    return [key in held for key in keys]
+
+
+def _read(
+    space: Keyspace, able: ServerAbilities, keys: Sequence[str], *, refresh: bool
+) -> Operation[list[bytes | None]]:
+    """The values under the keys, each hit's own TTL restarted if `refresh`.
+
+    A cache with a default TTL reads and restarts in one script. One without reads by MGET and spends a second round
+    trip only where an entry turns out to have a TTL of its own.
+    """
+    values: list[bytes | None] = []
+    for chunk in _chunks(keys):
+        if refresh and space.ttl is not None:
+            replies = yield from _run_script(able, READ_RESTARTING_TTLS, chunk)
+            if replies is not None:
+                values += replies
+                continue
+        replies = yield from _checked(("MGET", *chunk))
+        values += replies
+        if refresh:
+            yield from _restart_ttls(able, chunk, replies)
+    return values
+
+
+def _restart_ttls(able: ServerAbilities, keys: Sequence[str], values: Sequence[bytes | None]) -> Operation[None]:
+    own = [
+        (key, ttl)
+        for key, value in zip(keys, values, strict=True)
+        if value is not None and (ttl := codec.own_ttl(value))
+    ]
+    if not own or (yield from _run_script(able, RESTART_TTLS, [key for key, _ in own])) is not None:
+        return
+    yield [("EXPIRE", key, ttl) for key, ttl in own]  # a server that may not write now still answers the read
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def mset(
+    space: Keyspace,
+    able: ServerAbilities,
+    dtype: codec.StoredDtype,
+    items: Sequence[CacheItem],
+    ttl: TTL,
+    *,
+    now: float,
+) -> Operation[list[str]]:
+    """Stores the items; returns their keys, in order. Of one text given twice, the last stays."""
+    writes = pack_items(space, dtype, items, ttl, now)
+    for chunk in _write_chunks(writes):
+        yield from _send_writes(able, chunk)
+    return [write.key for write in writes]
+
+
+def _send_writes(able: ServerAbilities, writes: Sequence[Write]) -> Operation[None]:
+    """Stores values and their TTLs, each pair in one command."""
+    if len(writes) == 1:
+        yield from _checked(*_single_sets(writes))
+        return
+    groups: dict[int | None, list[Write]] = {}
+    for write in {write.key: write for write in writes}.values():  # of one key written twice, the last stays
+        groups.setdefault(write.ttl, []).append(write)
+    if len(groups) > _MANY_TTLS:
+        yield from _checked(*_single_sets(list(chain.from_iterable(groups.values()))))
+        return
+    for ttl, group in groups.items():
+        if ttl is None:
+            yield from _checked(("MSET", *_pairs(group)))
+        else:
+            yield from _send_with_ttl(able, group, ttl)
+
+
+def _send_with_ttl(able: ServerAbilities, writes: Sequence[Write], ttl: int) -> Operation[None]:
+    if able.msetex:
+        (reply,) = yield [("MSETEX", len(writes), *_pairs(writes), "EX", ttl)]
+        if not _is_refusal(reply):
+            _raise_if_error(reply)
+            return
+        able.msetex = False
+    values: list[bytes | int] = [write.value for write in writes]
+    if (yield from _run_script(able, WRITE_WITH_TTL, [w.key for w in writes], [*values, ttl])) is None:
+        yield from _checked(*_single_sets(writes))
+
+
+def _pairs(writes: Sequence[Write]) -> Iterator[str | bytes]:
+    return chain.from_iterable(write[:2] for write in writes)
+
+
+def _single_sets(writes: Sequence[Write]) -> list[Command]:
+    return [("SET", key, value) if ttl is None else ("SET", key, value, "EX", ttl) for key, value, ttl in writes]
+
+
+# ------------------------------------------------------------------------------------------------ removing
+
+
+def mdrop(space: Keyspace, texts: Sequence[Text], model_name: str) -> Operation[int]:
+    """Removes the entries of these texts; returns how many there were."""
+    keys, _ = pack_texts(space, texts, model_name)
+    return (yield from _unlink(keys))
+
+
+def mdrop_by_keys(space: Keyspace, keys: Sequence[str]) -> Operation[int]:
+    """Removes the entries under these keys; returns how many there were."""
+    return (yield from _unlink(space.owned_keys(keys)))
+
+
+def clear(space: Keyspace) -> Operation[int]:
+    """Removes every key of this cache's namespace; returns how many there were."""
+    dropped = 0
+    cursor: int | bytes = 0
+    while True:
+        ((cursor, found),) = yield from _checked_all(("SCAN", cursor, "MATCH", space.pattern, "COUNT", CHUNK_ENTRIES))
+        names = [name.decode(errors="surrogateescape") for name in found]
+        dropped += yield from _unlink([key for key, name in zip(found, names, strict=True) if space.owns(name)])
+        if int(cursor) == 0:
+            return dropped
+
+
+def _unlink(keys: Sequence[str]) -> Operation[int]:
+    count = 0
+    for chunk in _chunks(keys):
+        count += yield from _checked(("UNLINK", *chunk))
+    return count
+
+
+# ------------------------------------------------------------------------------------------------ TTL
+
+
+def remaining_ttl(space: Keyspace, key: str) -> Operation[int | Never | None]:
+    """Seconds left, rounded up; NEVER if it does not expire; None if there is no such key in the namespace."""
+    (key,) = check_keys([key])
+    if not space.owns(key):
+        return None
+    milliseconds: int = yield from _checked(("PTTL", key))
+    if milliseconds == _NO_KEY:
+        return None
+    return NEVER if milliseconds == _NO_TTL else -(-milliseconds // 1000)
+
+
+_NO_TTL: Final = -1  # the server's own codes
+_NO_KEY: Final = -2
+
+
+def expire(space: Keyspace, able: ServerAbilities, key: str, ttl: TTL) -> Operation[bool]:
+    """Gives an entry another TTL of its own and restarts it; returns whether there was such an entry."""
+    seconds = space.resolve_ttl(ttl)
+    (owned,) = space.owned_keys([key])
+    header = (seconds or 0).to_bytes(4, "little")
+    changed = yield from _run_script(able, CHANGE_TTL, [owned], [header, seconds or 0])
+    if changed is not None:
+        return bool(changed)
+    # Without scripts: read, change, write back only if the key is still there. SETRANGE would create it.
+    (value,) = yield from _checked(("MGET", owned))
+    if value is None or not codec.is_sound(value):
+        return False
+    write: Command = ("SET", owned, codec.with_ttl(value, seconds), "XX")
+    return (yield from _checked(write if seconds is None else (*write, "EX", seconds))) is not None
+
+
+# ------------------------------------------------------------------------------------------------ replies
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    if len(items) <= CHUNK_ENTRIES:
+        return iter([items] if items else [])
+    return (items[start : start + CHUNK_ENTRIES] for start in range(0, len(items), CHUNK_ENTRIES))
+
+
+def _write_chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
+    """Chunks bounded in entries and, but for a single larger one, in bytes."""
+    for chunk in _chunks(writes):
+        start = size = 0
+        for position, write in enumerate(chunk):
+            if size and size + len(write.value) > CHUNK_BYTES:
+                yield chunk[start:position]
+                start, size = position, 0
+            size += len(write.value)
+        yield chunk[start:]
+
+
+def _checked(*commands: Command) -> Operation[Any]:
+    """Sends commands, raises the first error among the replies, and returns the first reply."""
+    return (yield from _checked_all(*commands))[0]
+
+
+def _checked_all(*commands: Command) -> Operation[list[Any]]:
+    replies = yield list(commands)
+    for reply in replies:
+        _raise_if_error(reply)
+    return replies
+
+
+def _raise_if_error(reply: object) -> None:
+    if isinstance(reply, ServerReplyError):
+        raise reply
+
+
+def _run_script(
+    able: ServerAbilities, script: Script, keys: Sequence[str], args: Sequence[bytes | int] = ()
+) -> Operation[Any]:
+    """The script's reply, or None where this server runs none for us (no script of ours returns nil)."""
+    if not able.scripts:
+        return None
+    tail = (len(keys), *keys, *args)
+    (reply,) = yield [("EVALSHA", script.sha, *tail)]
+    if isinstance(reply, ServerReplyError) and reply.code == "NOSCRIPT":
+        (reply,) = yield [("EVAL", script.source, *tail)]
+    if _is_refusal(reply):
+        able.scripts = False
+        return None
+    _raise_if_error(reply)
+    return reply
+
+
+def _is_refusal(reply: object) -> bool:
+    """Whether the server refused the command as such, rather than what it was asked to do."""
+    return isinstance(reply, ServerReplyError) and (
+        reply.code in {"NOPERM", "CROSSSLOT"} or "unknown command" in str(reply).lower()
+    )

@@ -1,0 +1,58 @@
+"""The Lua scripts that the server runs, each the one-round-trip form of something plain commands can also do.
+
+They touch the keys in ``KEYS`` and no others, and read of a value only its magic and its TTL (`docs/format.md`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import sha1
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Lua script, and the SHA-1 by which the server knows it."""
+
+    source: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "sha", digest)
+
+
+_RESTART_TTLS: Final = """
+local values = redis.call('MGET', unpack(KEYS))
+for i = 1, #KEYS do
+  local value = values[i]
+  if value and string.sub(value, 1, 4) == 'EMB\\1' then
+    local a, b, c, d = string.byte(value, 5, 8)
+    local ttl = a + 256 * (b + 256 * (c + 256 * d))
+    if ttl > 0 then redis.pcall('EXPIRE', KEYS[i], ttl) end
+  end
+end
+"""
+
+READ_RESTARTING_TTLS: Final = Script(_RESTART_TTLS + "return values")
+"""KEYS: entries. Returns their values as MGET does, and restarts each one's own TTL.
+
+EXPIRE goes by ``pcall``: a server that may not write just now (a replica, a full disk) still answers reads.
+"""
+
+RESTART_TTLS: Final = Script(_RESTART_TTLS + "return 0")
+"""As `READ_RESTARTING_TTLS`, for entries whose values are already here."""
+
+WRITE_WITH_TTL: Final = Script("""
+for i = 1, #KEYS do redis.call('SET', KEYS[i], ARGV[i], 'EX', ARGV[#KEYS + 1]) end
+return #KEYS
+""")
+"""KEYS: entries; ARGV: their values, then one TTL in seconds. What MSETEX does where the server has it."""
+
+CHANGE_TTL: Final = Script("""
+if redis.call('GETRANGE', KEYS[1], 0, 3) ~= 'EMB\\1' then return 0 end
+redis.call('SETRANGE', KEYS[1], 4, ARGV[1])
+if ARGV[2] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+return 1
+""")
+"""KEYS: one entry; ARGV: its TTL as 4 little-endian bytes and in seconds, 0 for never. Returns 1 if there was one."""

@@ -1,0 +1,1 @@
+"""Texts to vectors through a cache: what is stored is read, what is missing computed once and stored."""
