@@ -233,6 +233,11 @@ def _unpack_rest(packed: bytes) -> tuple[float, Metadata | None] | None:
     return (inserted_at, metadata) if isinstance(inserted_at, float) and is_metadata(metadata) else None
 
 
+def head_bytes(value: bytes) -> int:
+    """How many of a value's bytes are its head, by its header; 0 where it has none."""
+    return _HEADER.unpack_from(value)[3] if len(value) >= HEADER_BYTES and value.startswith(MAGIC) else 0
+
+
 def dimension(head: Head, value_bytes: int) -> int:
     """Length of the vector of an entry whose value is that many bytes long."""
     payload = value_bytes - head.vector_offset - (_SCALE.itemsize if head.dtype.scaled else 0)

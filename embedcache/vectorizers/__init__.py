@@ -1,1 +1,7 @@
-"""Texts to vectors through a cache: what is stored is read, what is missing computed once and stored."""
+"""Texts to vectors through a cache: what is stored is read, what is missing is computed once and stored."""
+
+from embedcache.vectorizers.base import BaseVectorizer, EmbedReport
+from embedcache.vectorizers.custom import CustomVectorizer
+from embedcache.vectorizers.huggingface import DEFAULT_MODEL, HFTextVectorizer
+
+__all__ = ["DEFAULT_MODEL", "BaseVectorizer", "CustomVectorizer", "EmbedReport", "HFTextVectorizer"]

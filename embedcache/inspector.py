@@ -1,0 +1,246 @@
+"""What is on a server: its health, its caches, their entries. Nothing here changes anything, or moves a vector.
+
+Each look is an operation, as in `embedcache.operations`; the functions at the end drive them on a connection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from embedcache import codec
+from embedcache.connection import RedisConnection
+from embedcache.entry import EntrySummary
+from embedcache.errors import ServerReplyError
+from embedcache.keyspace import split_key
+from embedcache.operations import Command, Operation
+
+_BATCH: Final = 1_000
+_HEAD_BYTES: Final = 1_024
+"""Read of each value at first: the whole head of nearly every entry. A longer one is read in a second round trip."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """A server's identity and health, from its INFO.
+
+    Attributes:
+        kind: ``Valkey`` or ``Redis``.
+        version: Its own version, such as ``9.1.2``.
+        mode: ``standalone``, ``cluster`` or ``sentinel``.
+        address: Where it was reached, without a password.
+        used_memory_bytes: What it has allocated.
+        maxmemory_bytes: The most it may allocate; 0 sets no limit.
+        maxmemory_policy: What it does at that limit, such as ``allkeys-lru``.
+        uptime_seconds: Since it started.
+        connected_clients: Open connections.
+        evicted_keys: Keys dropped for lack of memory since it started.
+        aof_enabled: Whether writes are logged to disk.
+        total_keys: Keys in the database that the connection uses, whoever's they are.
+        round_trip_seconds: What asking for all this took.
+    """
+
+    kind: str
+    version: str
+    mode: str
+    address: str
+    used_memory_bytes: int
+    maxmemory_bytes: int
+    maxmemory_policy: str
+    uptime_seconds: int
+    connected_clients: int
+    evicted_keys: int
+    aof_enabled: bool
+    total_keys: int
+    round_trip_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSummary:
+    """One cache found on a server.
+
+    Attributes:
+        name: The cache's name.
+        entries: How many entries were found.
+        models: Entries by model name, most first.
+        bytes: Length of their values together; the server's bookkeeping comes on top.
+    """
+
+    name: str
+    entries: int
+    models: dict[str, int]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The caches of a server.
+
+    Attributes:
+        caches: By name.
+        scanned_keys: Keys looked at, entries or not.
+        complete: Whether those were all; else the counts are lower bounds.
+    """
+
+    caches: tuple[CacheSummary, ...]
+    scanned_keys: int
+    complete: bool
+
+
+@dataclass(slots=True)
+class _Tally:
+    entries: int = 0
+    bytes: int = 0
+    models: Counter[str] = field(default_factory=Counter)
+
+
+def server_info(connection: RedisConnection) -> ServerInfo:
+    """Identity and health of the server behind a connection.
+
+    Raises:
+        CacheUnavailableError: It cannot be reached.
+    """
+    start = time.perf_counter()
+    info, keys = connection.drive(_read_info())
+    seconds = time.perf_counter() - start
+    kind = "Valkey" if info.get("server_name") == "valkey" or "valkey_version" in info else "Redis"
+    return ServerInfo(
+        kind=kind,
+        version=str(info.get("valkey_version") or info.get("redis_version", "unknown")),
+        mode=str(info.get("server_mode") or info.get("redis_mode", "unknown")),
+        address=connection.address,
+        used_memory_bytes=int(info.get("used_memory", 0)),
+        maxmemory_bytes=int(info.get("maxmemory", 0)),
+        maxmemory_policy=str(info.get("maxmemory_policy", "unknown")),
+        uptime_seconds=int(info.get("uptime_in_seconds", 0)),
+        connected_clients=int(info.get("connected_clients", 0)),
+        evicted_keys=int(info.get("evicted_keys", 0)),
+        aof_enabled=bool(info.get("aof_enabled", 0)),
+        total_keys=keys,
+        round_trip_seconds=seconds,
+    )
+
+
+def find_caches(connection: RedisConnection, max_keys: int = 200_000) -> Survey:
+    """The caches on a server, their entries counted by model.
+
+    Args:
+        connection: The server.
+        max_keys: Stop after about so many keys.
+
+    Raises:
+        CacheUnavailableError: It cannot be reached.
+    """
+    return connection.drive(_survey(max_keys))
+
+
+def summarise(connection: RedisConnection, keys: Sequence[str]) -> list[EntrySummary | None]:
+    """The entries under these keys without their vectors, in order; None where there is none.
+
+    Raises:
+        CacheUnavailableError: The server cannot be reached.
+    """
+    return connection.drive(_summaries(keys))
+
+
+# ------------------------------------------------------------------------------------------------ operations
+
+
+def _read_info() -> Operation[tuple[dict[str, Any], int]]:
+    info, keys = yield [("INFO",), ("DBSIZE",)]
+    for reply in (info, keys):
+        if isinstance(reply, ServerReplyError):
+            raise reply
+    return cast("dict[str, Any]", info), int(keys)
+
+
+def _survey(max_keys: int) -> Operation[Survey]:
+    tallies: dict[str, _Tally] = {}
+    seen: set[str] = set()  # SCAN may return a key twice
+    scanned, cursor = 0, 0
+    while scanned < max_keys:
+        (reply,) = yield [("SCAN", cursor, "COUNT", _BATCH)]
+        if isinstance(reply, ServerReplyError):
+            raise reply
+        cursor, found = int(reply[0]), reply[1]
+        scanned += len(found)
+        keys = [key for key in _entry_keys(found) if key not in seen]
+        seen.update(keys)
+        heads = yield from _heads(keys)
+        for key, (head, size) in zip(keys, heads, strict=True):
+            if head is not None:
+                tally = tallies.setdefault(key[:-65], _Tally())
+                tally.entries += 1
+                tally.bytes += size
+                tally.models[head.model_name] += 1
+        if cursor == 0:
+            break
+    caches = tuple(
+        CacheSummary(name, tally.entries, dict(tally.models.most_common()), tally.bytes)
+        for name, tally in sorted(tallies.items())
+    )
+    return Survey(caches, scanned, complete=cursor == 0)
+
+
+def _entry_keys(found: Sequence[bytes]) -> Iterator[str]:
+    for raw in found:
+        try:
+            key = raw.decode()
+        except UnicodeDecodeError:
+            continue  # our keys are UTF-8
+        if split_key(key) is not None:
+            yield key
+
+
+def _heads(keys: Sequence[str]) -> Operation[list[tuple[codec.Head | None, int]]]:
+    """The heads of the values under these keys, each with its value's length in bytes."""
+    if not keys:
+        return []
+    commands: list[Command] = [("GETRANGE", key, 0, _HEAD_BYTES - 1) for key in keys]
+    replies = yield [*commands, *[("STRLEN", key) for key in keys]]
+    values, sizes = replies[: len(keys)], replies[len(keys) :]
+    long = [
+        (index, end)
+        for index, value in enumerate(values)
+        if isinstance(value, bytes) and (end := codec.head_bytes(value)) > len(value)
+    ]
+    if long:
+        longer = yield [("GETRANGE", keys[index], 0, end - 1) for index, end in long]
+        for (index, _), value in zip(long, longer, strict=True):
+            values[index] = value
+    return [
+        (codec.decode_head(value), size) if isinstance(value, bytes) and isinstance(size, int) else (None, 0)
+        for value, size in zip(values, sizes, strict=True)
+    ]
+
+
+def _summaries(keys: Sequence[str]) -> Operation[list[EntrySummary | None]]:
+    found: list[EntrySummary | None] = []
+    for start in range(0, len(keys), _BATCH):
+        chunk = keys[start : start + _BATCH]
+        heads = yield from _heads(chunk)
+        replies = yield [command for key in chunk for command in (("PTTL", key), ("MEMORY", "USAGE", key))]
+        for index, (key, (head, size)) in enumerate(zip(chunk, heads, strict=True)):
+            milliseconds, memory = replies[2 * index : 2 * index + 2]
+            found.append(None if head is None else _summary(key, head, size, milliseconds, memory))
+    return found
+
+
+def _summary(key: str, head: codec.Head, size: int, milliseconds: object, memory: object) -> EntrySummary:
+    expires = isinstance(milliseconds, int) and milliseconds >= 0
+    return EntrySummary(
+        key=key,
+        text=head.text,
+        model_name=head.model_name,
+        dimension=codec.dimension(head, size),
+        dtype=head.dtype.name,
+        inserted_at=head.inserted_at,
+        metadata=head.metadata,
+        ttl=head.ttl,
+        expires_in=cast("int", milliseconds) / 1000 if expires else None,
+        value_bytes=size,
+        memory_bytes=memory if isinstance(memory, int) else size,
+    )
