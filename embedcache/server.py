@@ -240,9 +240,6 @@ class EmbeddedServer:
             self._users = 0
             if self._clients_lock is not None:
                 self._leave()
-            if self._process is not None and self._process.poll() is None:
-                # It outlives us for the other clients, on purpose: Popen would warn of that.
-                self._process.returncode = 0
 
     def _start_unless_alive(self, *, started: bool) -> bool:
         """Start a server unless one lives in the folder; return whether this call, or one before it, has done so."""

@@ -605,20 +605,21 @@ def test_a_binary_that_cannot_be_run_is_a_clear_error(tmp_path, folder, monkeypa
 
 def test_a_server_that_loads_is_waited_for_beyond_the_patience_with_a_silent_one(tmp_path, attach, monkeypatch):
     server = attach()
-    with talking_to(server) as connection:
-        connection.mset({f"key:{i}": i for i in range(20_000)})
-        for i in range(20_000, 23_000):
-            connection.set(f"key:{i}", i)
+    with talking_to(server) as connection, connection.pipeline(transaction=False) as pipeline:
+        for i in range(10_000):
+            pipeline.set(f"key:{i}", i)
+        pipeline.execute()
     server.detach()
-    # 0.3 ms a key, and a look at the clients every kilobyte: some seconds of loading.
-    slow = f'exec "{find_binary()}" "$@" --key-load-delay 500 --loading-process-events-interval-bytes 1024'
+    # A quarter of a millisecond per key, and a look at the clients every 1,024 keys: silent in between.
+    slow = f'exec "{find_binary()}" "$@" --key-load-delay 200'
     monkeypatch.setenv(BINARY_VARIABLE, stand_in(tmp_path / "slow", slow))
-    monkeypatch.setattr(server_module, "_PATIENCE", 0.5)
+    monkeypatch.setattr(server_module, "_PATIENCE", 1.0)
+    monkeypatch.setattr(server_module, "_REPLY_TIMEOUT", 0.05)
     start = time.monotonic()
     assert attach() is server
-    assert time.monotonic() - start > 1
+    assert time.monotonic() - start > 1.5
     with talking_to(server) as connection:
-        assert connection.dbsize() == 23_000
+        assert connection.dbsize() == 10_000
 
 
 def test_a_living_but_silent_server_is_waited_for_and_then_named(folder, attach, monkeypatch):
