@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache import codec, operations
-from embedcache.connection import RedisConnection
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, EmbeddingLike, FloatArray, Never, Text
 from embedcache.keyspace import Keyspace, check_ttl
 from embedcache.operations import ServerAbilities
@@ -65,7 +64,12 @@ class EmbeddingsCache:
         self._dtype = codec.stored_dtype(dtype)
         self._refresh = refresh_ttl
         self._able = ServerAbilities()
-        self.connection = RedisConnection(redis_url, redis_client, async_redis_client, connection_kwargs)
+        # redis-py makes a third of the time that importing this package would take; here it is paid when it is used.
+        from embedcache.connection import RedisConnection
+
+        self.connection: RedisConnection = RedisConnection(
+            redis_url, redis_client, async_redis_client, connection_kwargs
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, ttl={self.ttl!r}, server={self.connection.address!r})"
@@ -126,7 +130,8 @@ class EmbeddingsCache:
         Returns:
             The entry's key.
         """
-        return self.mset([_item(text, model_name, embedding, metadata, ttl)])[0]
+        item = _item(text, model_name, embedding, metadata, ttl)
+        return self.connection.drive(operations.set_one(self._space, self._dtype, item, now=time.time()))
 
     async def aset(
         self,
@@ -137,7 +142,8 @@ class EmbeddingsCache:
         ttl: TTL = None,
     ) -> str:
         """Async twin of `set`."""
-        return (await self.amset([_item(text, model_name, embedding, metadata, ttl)]))[0]
+        item = _item(text, model_name, embedding, metadata, ttl)
+        return await self.connection.adrive(operations.set_one(self._space, self._dtype, item, now=time.time()))
 
     def get(self, text: Text, model_name: str) -> CacheEntry | None:
         """The entry of this text and model, or None. A hit starts its own TTL again, if `refresh_ttl`."""

@@ -23,7 +23,8 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from math import isfinite
+from typing import Any, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
 import msgpack
@@ -33,6 +34,8 @@ import numpy.typing as npt
 from embedcache.entry import CacheEntry, FloatArray, Metadata, Text
 from embedcache.errors import InvalidInputError
 from embedcache.metadata import is_metadata
+
+Buffer: TypeAlias = bytes | memoryview
 
 MAGIC: Final = b"EMB\x01"
 TTL_OFFSET: Final = 4
@@ -107,20 +110,31 @@ def tag_prefix(text_bytes: int, model_bytes: int, is_bytes: bool) -> bytes:
     return _TAG.pack(is_bytes, model_bytes, text_bytes)
 
 
-def encode_vectors(matrix: FloatArray, dtype: StoredDtype) -> list[bytes | None]:
+def encode_vectors(matrix: FloatArray, dtype: StoredDtype) -> list[Buffer | None]:
     """Each row of an (n, d) matrix as it is stored; None for a row that is not finite in that dtype."""
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, which is looked for next
-        stored = matrix.astype(_SCALE if dtype.scaled else dtype.item, order="C", copy=False)
-    finite = np.isfinite(stored)
-    if not finite.all():
-        good = finite.all(axis=1)
+    wanted = _SCALE if dtype.scaled else dtype.item
+    stored = matrix
+    if matrix.dtype != wanted:
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, which is looked for next
+            stored = matrix.astype(wanted)
+    if not _all_finite(stored):
+        good: list[bool] = [bool(np.isfinite(row).all()) for row in stored]
         rows = iter(encode_vectors(stored[good], dtype))
         return [next(rows) if ok else None for ok in good]
     if dtype.scaled:
         return list(_quantise(stored))
     data = stored.tobytes()
+    if len(stored) == 1:
+        return [data]
     size = stored.shape[1] * stored.itemsize
-    return [data[start : start + size] for start in range(0, len(data), size)]
+    return [memoryview(data)[start : start + size] for start in range(0, len(data), size)]
+
+
+def _all_finite(matrix: FloatArray) -> bool:
+    """Whether no component is NaN or infinite: by one dot product, which is neither only if none of them is."""
+    flat = matrix.reshape(-1)
+    # Large numbers may overflow the product; then isfinite decides, which makes a second matrix.
+    return isfinite(np.dot(flat, flat)) or bool(np.isfinite(matrix).all())
 
 
 def _quantise(matrix: FloatArray) -> list[bytes]:
@@ -131,15 +145,17 @@ def _quantise(matrix: FloatArray) -> list[bytes]:
     return [scale.tobytes() + row.tobytes() for scale, row in zip(scales, steps, strict=True)]
 
 
-def encode(  # one parameter per field of the format
-    tag: bytes,
-    vector: bytes,
-    dtype: StoredDtype,
-    *,
-    ttl: int | None,
-    inserted_at: float,
-    metadata: bytes,
-) -> bytes:
+def pack_rest(inserted_at: float, metadata: bytes) -> bytes:
+    """What stands between an entry's identity and its vector.
+
+    Args:
+        inserted_at: Unix seconds.
+        metadata: From `pack_metadata`.
+    """
+    return _INSERTED_AT.pack(_ARRAY_OF_TWO, _FLOAT64, inserted_at) + metadata
+
+
+def encode(tag: bytes, vector: Buffer, dtype: StoredDtype, ttl: int | None, rest: bytes) -> bytes:
     """One packed value.
 
     Args:
@@ -147,22 +163,13 @@ def encode(  # one parameter per field of the format
         vector: One row from `encode_vectors`, made with the same dtype.
         dtype: How the vector is stored.
         ttl: The entry's own TTL in seconds, or None.
-        inserted_at: Unix seconds.
-        metadata: From `pack_metadata`.
+        rest: From `pack_rest`.
     """
-    end = TAG_OFFSET + len(tag) + _INSERTED_AT.size + len(metadata)
+    end = TAG_OFFSET + len(tag) + len(rest)
     padding = -end % _ALIGNMENT
-    checked = b"".join(
-        (
-            _OFFSET_AND_DTYPE.pack(end + padding, dtype.code | padding << 4),
-            tag,
-            _INSERTED_AT.pack(_ARRAY_OF_TWO, _FLOAT64, inserted_at),
-            metadata,
-            _PADDING[padding],
-            vector,
-        )
-    )
-    return _UNCHECKED.pack(MAGIC, ttl or 0, crc32(checked)) + checked
+    head = _OFFSET_AND_DTYPE.pack(end + padding, dtype.code | padding << 4) + tag + rest + _PADDING[padding]
+    # Two checksums chained cost less than joining head and vector once more to take one.
+    return b"".join((_UNCHECKED.pack(MAGIC, ttl or 0, crc32(vector, crc32(head))), head, vector))
 
 
 # MessagePack by hand for what is the same in every entry: an array of two, of which the first is a float64.
@@ -339,20 +346,17 @@ def decode_matrix(
     """
     hits: list[int] = []
     found: list[bytes] = []
-    payloads: list[bytes] = []
+    payloads: list[memoryview] = []
     codes: set[int] = set()
     for position, (value, tag) in enumerate(zip(values, tags, strict=True)):
         if value is None or len(value) <= HEADER_BYTES:
             continue
         magic, _, checksum, offset, packing = _START.unpack_from(value)
-        if (
-            magic == MAGIC
-            and value.startswith(tag, TAG_OFFSET)
-            and crc32(memoryview(value)[_CHECKED_FROM:]) == checksum
-        ):
+        view = memoryview(value)
+        if magic == MAGIC and value.startswith(tag, TAG_OFFSET) and crc32(view[_CHECKED_FROM:]) == checksum:
             hits.append(position)
             found.append(value)
-            payloads.append(value[offset:])
+            payloads.append(view[offset:])
             codes.add(packing & 15)
     rows = _joined_rows(payloads, codes)
     if rows is None or (dimension is not None and rows.shape[1] != dimension):
@@ -367,7 +371,7 @@ def decode_matrix(
     return matrix, mask
 
 
-def _joined_rows(payloads: Sequence[bytes], codes: set[int]) -> FloatArray | None:
+def _joined_rows(payloads: Sequence[memoryview], codes: set[int]) -> FloatArray | None:
     """The rows where all are float32 of one length, by one join and no array per entry; else None."""
     lengths = set(map(len, payloads))
     if codes != {_FLOAT32.code} or len(lengths) != 1:

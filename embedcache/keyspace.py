@@ -154,7 +154,7 @@ def encode_texts(texts: Sequence[Text]) -> list[bytes]:
     """
     if isinstance(texts, str | bytes):
         raise InvalidTextError("give a list of texts, not a single one")
-    if set(map(type, texts)) == {str}:
+    if len(texts) > 1 and set(map(type, texts)) == {str}:
         strings = cast("Sequence[str]", texts)
         try:
             encoded = [text.encode() for text in strings]

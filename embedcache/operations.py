@@ -23,7 +23,7 @@ from embedcache import codec
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, FloatArray, Never, Text
 from embedcache.errors import ServerReplyError
 from embedcache.keyspace import Keyspace, check_keys
-from embedcache.packing import Write, pack_items, pack_texts
+from embedcache.packing import Writes, check_fields, pack_items, pack_texts
 from embedcache.scripts import CHANGE_TTL, READ_RESTARTING_TTLS, RESTART_TTLS, WRITE_WITH_TTL, Script
 
 R = TypeVar("R")
@@ -35,7 +35,6 @@ Operation: TypeAlias = Generator[list[Command], list[Any], R]
 CHUNK_ENTRIES: Final = 1_000
 """Entries moved by one command. Larger ones gained no speed and hold the server up for longer."""
 CHUNK_BYTES: Final = 8 * 1024 * 1024
-_MANY_TTLS: Final = 4  # from here on one pipeline of SET is cheaper than a command per TTL
 
 
 @dataclass(slots=True)
@@ -129,10 +128,11 @@ def _read(
             if replies is not None:
                 values += replies
                 continue
-        replies = yield from _checked(("MGET", *chunk))
-        values += replies
-        if refresh:
-            yield from _restart_ttls(able, chunk, replies)
+        (found,) = yield [("MGET", *chunk)]
+        _raise_if_error(found)
+        values += found
+        if refresh and any(value is not None and codec.own_ttl(value) for value in found):
+            yield from _restart_ttls(able, chunk, found)
     return values
 
 
@@ -142,7 +142,7 @@ def _restart_ttls(able: ServerAbilities, keys: Sequence[str], values: Sequence[b
         for key, value in zip(keys, values, strict=True)
         if value is not None and (ttl := codec.own_ttl(value))
     ]
-    if not own or (yield from _run_script(able, RESTART_TTLS, [key for key, _ in own])) is not None:
+    if (yield from _run_script(able, RESTART_TTLS, [key for key, _ in own])) is not None:
         return
     yield [("EXPIRE", key, ttl) for key, ttl in own]  # a server that may not write now still answers the read
 
@@ -160,48 +160,68 @@ def mset(
     now: float,
 ) -> Operation[list[str]]:
     """Stores the items; returns their keys, in order. Of one text given twice, the last stays."""
+    check_fields(items)
     writes = pack_items(space, dtype, items, ttl, now)
     for chunk in _write_chunks(writes):
         yield from _send_writes(able, chunk)
-    return [write.key for write in writes]
+    return writes.keys
 
 
-def _send_writes(able: ServerAbilities, writes: Sequence[Write]) -> Operation[None]:
-    """Stores values and their TTLs, each pair in one command."""
-    if len(writes) == 1:
+def set_one(space: Keyspace, dtype: codec.StoredDtype, item: CacheItem, *, now: float) -> Operation[str]:
+    """Stores one item of our own making; returns its key."""
+    writes = pack_items(space, dtype, [item], None, now)
+    (reply,) = yield _single_sets(writes)
+    _raise_if_error(reply)
+    return writes.keys[0]
+
+
+def _send_writes(able: ServerAbilities, writes: Writes) -> Operation[None]:
+    """Stores values and their TTLs, each pair in one command, all in one round trip."""
+    first, *others = set(writes.ttls)
+    if others or len(writes.keys) == 1:
         yield from _checked(*_single_sets(writes))
-        return
-    groups: dict[int | None, list[Write]] = {}
-    for write in {write.key: write for write in writes}.values():  # of one key written twice, the last stays
-        groups.setdefault(write.ttl, []).append(write)
-    if len(groups) > _MANY_TTLS:
-        yield from _checked(*_single_sets(list(chain.from_iterable(groups.values()))))
-        return
-    for ttl, group in groups.items():
-        if ttl is None:
-            yield from _checked(("MSET", *_pairs(group)))
-        else:
-            yield from _send_with_ttl(able, group, ttl)
+    elif first is None:
+        yield from _checked(("MSET", *_pairs(writes)))
+    else:
+        yield from _send_with_ttl(able, writes, first)
 
 
-def _send_with_ttl(able: ServerAbilities, writes: Sequence[Write], ttl: int) -> Operation[None]:
+def _send_with_ttl(able: ServerAbilities, writes: Writes, ttl: int) -> Operation[None]:
     if able.msetex:
-        (reply,) = yield [("MSETEX", len(writes), *_pairs(writes), "EX", ttl)]
+        (reply,) = yield [("MSETEX", len(writes.keys), *_pairs(writes), "EX", ttl)]
         if not _is_refusal(reply):
             _raise_if_error(reply)
             return
         able.msetex = False
-    values: list[bytes | int] = [write.value for write in writes]
-    if (yield from _run_script(able, WRITE_WITH_TTL, [w.key for w in writes], [*values, ttl])) is None:
+    if (yield from _run_script(able, WRITE_WITH_TTL, writes.keys, [*writes.values, ttl])) is None:
         yield from _checked(*_single_sets(writes))
 
 
-def _pairs(writes: Sequence[Write]) -> Iterator[str | bytes]:
-    return chain.from_iterable(write[:2] for write in writes)
+def _pairs(writes: Writes) -> Iterator[str | bytes]:
+    return chain.from_iterable(zip(writes.keys, writes.values, strict=True))
 
 
-def _single_sets(writes: Sequence[Write]) -> list[Command]:
-    return [("SET", key, value) if ttl is None else ("SET", key, value, "EX", ttl) for key, value, ttl in writes]
+def _single_sets(writes: Writes) -> list[Command]:
+    return [
+        ("SET", key, value) if ttl is None else ("SET", key, value, "EX", ttl)
+        for key, value, ttl in zip(*writes, strict=True)
+    ]
+
+
+def _write_chunks(writes: Writes) -> Iterator[Writes]:
+    """Chunks bounded in entries and, but for a single larger one, in bytes."""
+    sizes = list(map(len, writes.values))
+    if writes.keys and len(sizes) <= CHUNK_ENTRIES and sum(sizes) <= CHUNK_BYTES:
+        yield writes
+        return
+    start = total = 0
+    for position, size in enumerate(sizes):
+        if position > start and (position - start == CHUNK_ENTRIES or total + size > CHUNK_BYTES):
+            yield writes.part(start, position)
+            start, total = position, 0
+        total += size
+    if start < len(sizes):
+        yield writes.part(start, len(sizes))
 
 
 # ------------------------------------------------------------------------------------------------ removing
@@ -278,18 +298,6 @@ def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     if len(items) <= CHUNK_ENTRIES:
         return iter([items] if items else [])
     return (items[start : start + CHUNK_ENTRIES] for start in range(0, len(items), CHUNK_ENTRIES))
-
-
-def _write_chunks(writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
-    """Chunks bounded in entries and, but for a single larger one, in bytes."""
-    for chunk in _chunks(writes):
-        start = size = 0
-        for position, write in enumerate(chunk):
-            if size and size + len(write.value) > CHUNK_BYTES:
-                yield chunk[start:position]
-                start, size = position, 0
-            size += len(write.value)
-        yield chunk[start:]
 
 
 def _checked(*commands: Command) -> Operation[Any]:

@@ -7,7 +7,8 @@ name the one that failed: a Python call per check and item cost as much as the r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,16 @@ from embedcache.keyspace import Keyspace, encode_model_name, encode_texts, posit
 from embedcache.metadata import pack_metadata
 
 
-class Write(NamedTuple):
-    """One entry ready to be sent: its key, its packed value, and the seconds it lives or None."""
+class Writes(NamedTuple):
+    """Entries ready to be sent, as columns: keys, packed values, and the seconds that each lives or None."""
 
-    key: str
-    value: bytes
-    ttl: int | None
+    keys: list[str]
+    values: list[bytes]
+    ttls: list[int | None]
+
+    def part(self, start: int, stop: int) -> Writes:
+        """The entries from `start` up to `stop`."""
+        return Writes(self.keys[start:stop], self.values[start:stop], self.ttls[start:stop])
 
 
 def pack_texts(space: Keyspace, texts: Sequence[Text], model_name: str) -> tuple[list[str], list[bytes]]:
@@ -45,35 +50,42 @@ def pack_texts(space: Keyspace, texts: Sequence[Text], model_name: str) -> tuple
     return space.keys(identities), tags
 
 
-def pack_items(
-    space: Keyspace, dtype: codec.StoredDtype, items: Sequence[CacheItem], ttl: TTL, now: float
-) -> list[Write]:
-    """Items ready to be sent, in order.
+def pack_items(space: Keyspace, dtype: codec.StoredDtype, items: Sequence[CacheItem], ttl: TTL, now: float) -> Writes:
+    """Items ready to be sent, in order. Their fields are those that `check_fields` lets pass.
 
     Raises:
         InvalidInputError: One item cannot be stored; the error names its index where there are several.
     """
     batch_ttl = space.resolve_ttl(ttl)
-    _check_fields(items)
     texts = [item["text"] for item in items]
     model_names = [item["model_name"] for item in items]
     keys, tags = _pack_identities(space, texts, model_names)
     vectors = _pack_vectors([item["embedding"] for item in items], model_names, dtype)
-    nothing = pack_metadata(None)
-    writes: list[Write] = []
-    for index, (item, key, tag, vector) in enumerate(zip(items, keys, tags, vectors, strict=True)):
-        own_ttl, given = item.get("ttl"), item.get("metadata")
-        seconds = batch_ttl if own_ttl is None else space.resolve_ttl(own_ttl, index=position_in(items, index))
-        metadata = nothing if given is None else pack_metadata(given, index=position_in(items, index))
-        value = codec.encode(tag, vector, dtype, ttl=seconds, inserted_at=now, metadata=metadata)
-        writes.append(Write(key, value, seconds))
-    return writes
+    ttls = [
+        batch_ttl if own is None else space.resolve_ttl(own, index=position_in(items, index))
+        for index, own in enumerate([item.get("ttl") for item in items])
+    ]
+    plain = codec.pack_rest(now, pack_metadata(None))
+    rests = [
+        plain if given is None else codec.pack_rest(now, pack_metadata(given, index=position_in(items, index)))
+        for index, given in enumerate([item.get("metadata") for item in items])
+    ]
+    values = [
+        codec.encode(tag, vector, dtype, seconds, rest)
+        for tag, vector, seconds, rest in zip(tags, vectors, ttls, rests, strict=True)
+    ]
+    return Writes(keys, values, ttls)
 
 
 # ------------------------------------------------------------------------------------------------ fields
 
 
-def _check_fields(items: Sequence[CacheItem]) -> None:
+def check_fields(items: Sequence[CacheItem]) -> None:
+    """Checks that items are dicts of the right keys.
+
+    Raises:
+        InvalidInputError: One is not; the error names its index where there are several.
+    """
     if isinstance(items, Mapping | str | bytes):
         raise InvalidInputError("give a list of items, not a single one")
     if all(issubclass(kind, Mapping) for kind in set(map(type, items))) and all(
@@ -83,11 +95,12 @@ def _check_fields(items: Sequence[CacheItem]) -> None:
     for index, item in enumerate(items):
         if not isinstance(item, Mapping):
             raise InvalidInputError(f"an item is a dict, not {type(item).__name__}", index=position_in(items, index))
-        if wrong := _wrong_fields(item):
+        if wrong := _wrong_fields(tuple(item)):
             raise InvalidInputError(wrong, index=position_in(items, index))
 
 
-def _wrong_fields(fields: Iterable[Any]) -> str | None:
+@lru_cache(maxsize=64)  # callers write their items in one or two ways, a million times
+def _wrong_fields(fields: tuple[Any, ...]) -> str | None:
     """What is wrong with an item that has these fields, or None."""
     given = set(fields)
     if unknown := given - CacheItem.__annotations__.keys():
@@ -125,7 +138,7 @@ def _pack_identities(
 
 def _pack_vectors(
     embeddings: Sequence[EmbeddingLike], model_names: Sequence[str], dtype: codec.StoredDtype
-) -> list[bytes]:
+) -> list[codec.Buffer]:
     """Each embedding as it is stored, converted in one matrix per dimension."""
     matrix = _join(embeddings)
     if matrix is not None:
@@ -135,7 +148,7 @@ def _pack_vectors(
     by_dimension: dict[int, list[int]] = {}
     for index, vector in enumerate(vectors):
         by_dimension.setdefault(len(vector), []).append(index)
-    stored: list[bytes] = [b""] * len(vectors)
+    stored: list[codec.Buffer] = [b""] * len(vectors)
     for indexes in by_dimension.values():
         rows = codec.encode_vectors(np.array([vectors[index] for index in indexes]), dtype)
         for index, row in zip(indexes, _finite(rows, indexes, dtype, len(vectors)), strict=True):
@@ -153,6 +166,8 @@ def _join(embeddings: Sequence[EmbeddingLike]) -> FloatArray | None:
     ((shape, given),) = kinds
     if len(shape) != 1 or not 1 <= shape[0] <= codec.MAX_DIMENSION or given.kind not in "fiu":
         return None
+    if len(embeddings) == 1:
+        return cast("FloatArray", embeddings[0]).reshape(1, -1)
     # A third of the time of np.array(embeddings), which asks each row for its shape once more.
     return np.concatenate(embeddings).reshape(len(embeddings), -1)
 
@@ -186,9 +201,11 @@ def _check_dimensions(vectors: Sequence[npt.NDArray[Any]], model_names: Sequence
             )
 
 
-def _finite(rows: Sequence[bytes | None], indexes: Sequence[int], dtype: codec.StoredDtype, count: int) -> list[bytes]:
+def _finite(
+    rows: Sequence[codec.Buffer | None], indexes: Sequence[int], dtype: codec.StoredDtype, count: int
+) -> list[codec.Buffer]:
     """The rows of a batch of `count` items, of which these are at `indexes`, each known to be there."""
-    found: list[bytes] = []
+    found: list[codec.Buffer] = []
     for row, index in zip(rows, indexes, strict=True):
         if row is None:
             raise InvalidEmbeddingError(

@@ -1,0 +1,60 @@
+# Everything a newcomer types: `make run`, `make test`, `make lint`, `make bench`. Each sets up what it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+ADDRESS ?= 127.0.0.1
+PORT ?= 8501
+
+.PHONY: help run test lint format bench browser clean
+
+help:
+	@echo "make run    the dashboard on http://$(ADDRESS):$(PORT), with the embedded server;"
+	@echo "            make run EMBEDCACHE_URL=redis://localhost:6379 uses a server of yours"
+	@echo "make test   all tests, on real servers and in a real browser"
+	@echo "make lint   ruff, mypy --strict, import contracts"
+	@echo "make format ruff's formatting and safe fixes"
+	@echo "make bench  the cache beside raw redis-py, medians and ratios"
+
+run: $(VENV)/.run
+	@$(BIN)/python -m streamlit run app.py --server.address $(ADDRESS) --server.port $(PORT)
+
+test: $(VENV)/.dev browser
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.run
+	$(BIN)/python benchmarks/core.py $(ARGS)
+
+browser: $(VENV)/.dev
+	@$(BIN)/python -m tests.browser
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "embedcache needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "This Python cannot make virtual environments (Debian: apt-get install python3-venv)"; exit 1; }
+
+# A stamp per set of packages: a second `make run` installs nothing and asks no network.
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing embedcache with its server, model and dashboard (a few minutes the first time) ..."
+	@$(PIP) --editable ".[server,hf,dashboard]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.run
+	@echo "Installing what the tests need ..."
+	@$(PIP) --editable ".[server,hf,dashboard,dev]"
+	@touch $@
