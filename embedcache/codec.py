@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from math import isfinite
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
@@ -46,6 +47,7 @@ _HEADER: Final = struct.Struct("<4sIIIBBHI")
 _TAG: Final = struct.Struct("<BHI")
 _CHECKED_FROM: Final = 12
 _ALIGNMENT: Final = 8
+_DTYPE_BITS: Final = 0x0F
 _SCALE: Final = np.dtype("<f4")
 
 MAX_DIMENSION: Final = 65_536
@@ -133,16 +135,21 @@ def encode_vectors(matrix: FloatArray, dtype: StoredDtype) -> list[Buffer | None
 def _all_finite(matrix: FloatArray) -> bool:
     """Whether no component is NaN or infinite: by one dot product, which is neither only if none of them is."""
     flat = matrix.reshape(-1)
-    # Large numbers may overflow the product; then isfinite decides, which makes a second matrix.
-    return isfinite(np.dot(flat, flat)) or bool(np.isfinite(matrix).all())
+    with np.errstate(over="ignore"):
+        # Large numbers may overflow the product; then isfinite decides, which makes a second matrix.
+        return isfinite(np.dot(flat, flat)) or bool(np.isfinite(matrix).all())
 
 
 def _quantise(matrix: FloatArray) -> list[bytes]:
     """Rows as a float32 scale and int8 components: the largest magnitude becomes 127."""
-    scales = (np.abs(matrix).max(axis=1) / 127).astype(_SCALE)
+    scales = np.minimum((np.abs(matrix).max(axis=1).astype(np.float64) / 127).astype(_SCALE), _LARGEST_SCALE)
     divisors = np.where(scales == 0, np.float32(1), scales)
     steps = np.rint(matrix / divisors[:, None]).clip(-127, 127).astype("<i1")
     return [scale.tobytes() + row.tobytes() for scale, row in zip(scales, steps, strict=True)]
+
+
+# A scale rounded up at the very end of float32's range would give infinity back.
+_LARGEST_SCALE: Final = np.nextafter(np.float32(np.finfo(np.float32).max / 127), np.float32(0))
 
 
 def pack_rest(inserted_at: float, metadata: bytes) -> bytes:
@@ -198,7 +205,13 @@ def own_ttl(value: bytes) -> int | None:
     return int.from_bytes(value[TTL_OFFSET : TTL_OFFSET + 4], "little") or None
 
 
+def any_ttl(values: Sequence[bytes | None]) -> bool:
+    """Whether one of the values may have a TTL of its own, by a look that costs next to nothing where none has."""
+    return not {_NO_TTL}.issuperset(map(_ttl_field, filter(None, values)))
+
+
 _NO_TTL: Final = bytes(4)
+_ttl_field: Final = itemgetter(slice(TTL_OFFSET, TTL_OFFSET + 4))
 
 
 def with_ttl(value: bytes, ttl: int | None) -> bytes:
@@ -215,7 +228,7 @@ def decode_head(value: bytes) -> Head | None:
     if len(value) < HEADER_BYTES or not value.startswith(MAGIC):
         return None
     _, ttl, _, offset, packing, kind, model_bytes, text_bytes = _HEADER.unpack_from(value)
-    dtype = _BY_CODE.get(packing & 15)
+    dtype = _BY_CODE.get(packing & _DTYPE_BITS)
     text_end = HEADER_BYTES + text_bytes
     model_end = text_end + 1 + model_bytes
     end = offset - (packing >> 4)
@@ -296,7 +309,7 @@ def _entry(  # built in one place, in the order in which the API documents the k
     offset: int,
     packing: int,
 ) -> CacheEntry | None:
-    vector = _decode_vector(value, offset, packing & 15)
+    vector = _decode_vector(value, offset, packing & _DTYPE_BITS)
     if vector is None:
         return None
     return {
@@ -344,37 +357,36 @@ def decode_matrix(
         A float32 (float64 where every hit is stored so) matrix (n, d), rows of misses NaN, and a mask (n,) of hits;
         d is 0 where nothing was hit and no dimension given.
     """
-    hits: list[int] = []
-    found: list[bytes] = []
     payloads: list[memoryview] = []
-    codes: set[int] = set()
-    for position, (value, tag) in enumerate(zip(values, tags, strict=True)):
-        if value is None or len(value) <= HEADER_BYTES:
-            continue
-        magic, _, checksum, offset, packing = _START.unpack_from(value)
-        view = memoryview(value)
-        if magic == MAGIC and value.startswith(tag, TAG_OFFSET) and crc32(view[_CHECKED_FROM:]) == checksum:
-            hits.append(position)
-            found.append(value)
-            payloads.append(view[offset:])
-            codes.add(packing & 15)
-    rows = _joined_rows(payloads, codes)
+    misses: list[int] = []
+    all_float32 = True
+    float32 = _FLOAT32.code
+    for value, tag in zip(values, tags, strict=True):
+        if value is not None and len(value) > HEADER_BYTES:
+            magic, _, checksum, offset, packing = _START.unpack_from(value)
+            view = memoryview(value)
+            if magic == MAGIC and value.startswith(tag, TAG_OFFSET) and crc32(view[_CHECKED_FROM:]) == checksum:
+                payloads.append(view[offset:])
+                if packing & _DTYPE_BITS != float32:
+                    all_float32 = False
+                continue
+        misses.append(len(payloads) + len(misses))
+    mask = np.ones(len(values), dtype=np.bool_)
+    mask[misses] = False
+    rows = _joined_rows(payloads) if all_float32 else None
     if rows is None or (dimension is not None and rows.shape[1] != dimension):
-        rows, kept = _mixed_rows(found, dimension)
-        hits = [hit for hit, keep in zip(hits, kept, strict=True) if keep]
-    if len(hits) == len(values) and hits:
-        return rows, np.ones(len(hits), dtype=np.bool_)
-    mask = np.zeros(len(values), dtype=np.bool_)
-    mask[hits] = True
+        rows = _mixed_rows(values, mask, dimension)
+    if len(rows) == len(values):
+        return rows, mask
     matrix: FloatArray = np.full((len(values), rows.shape[1]), np.nan, dtype=rows.dtype)
     matrix[mask] = rows
     return matrix, mask
 
 
-def _joined_rows(payloads: Sequence[memoryview], codes: set[int]) -> FloatArray | None:
-    """The rows where all are float32 of one length, by one join and no array per entry; else None."""
+def _joined_rows(payloads: Sequence[memoryview]) -> FloatArray | None:
+    """The rows of float32 payloads, by one join and no array per entry; None where they have not one length."""
     lengths = set(map(len, payloads))
-    if codes != {_FLOAT32.code} or len(lengths) != 1:
+    if len(lengths) != 1:
         return None
     (length,) = lengths
     if length == 0 or length % _FLOAT32.item.itemsize:
@@ -382,14 +394,20 @@ def _joined_rows(payloads: Sequence[memoryview], codes: set[int]) -> FloatArray 
     return np.frombuffer(bytearray().join(payloads), _FLOAT32.item).reshape(len(payloads), -1)
 
 
-def _mixed_rows(values: Sequence[bytes], dimension: int | None) -> tuple[FloatArray, list[bool]]:
-    """The rows of values of any dtype and dimension, and which of them have the dimension wanted."""
-    vectors = [_decode_vector(v, int.from_bytes(v[12:16], "little"), v[16] & 15) for v in values]
-    width = dimension or next((len(v) for v in vectors if v is not None), 0)
-    kept = [v is not None and len(v) == width for v in vectors]
-    chosen = [v for v in vectors if v is not None and len(v) == width]
-    wide = bool(chosen) and all(v.dtype == np.float64 for v in chosen)
-    rows: FloatArray = np.empty((len(chosen), width), np.float64 if wide else np.float32)
+def _mixed_rows(values: Sequence[bytes | None], mask: npt.NDArray[np.bool_], dimension: int | None) -> FloatArray:
+    """The rows of values of any dtype and dimension. Takes those that have not the one wanted out of the mask."""
+    chosen: list[FloatArray] = []
+    for position in np.flatnonzero(mask).tolist():
+        value = values[position] or b""
+        vector = _decode_vector(value, int.from_bytes(value[12:16], "little"), value[16] & _DTYPE_BITS)
+        if dimension is None and vector is not None:
+            dimension = len(vector)
+        if vector is None or len(vector) != dimension:
+            mask[position] = False
+        else:
+            chosen.append(vector)
+    wide = bool(chosen) and all(vector.dtype == np.float64 for vector in chosen)
+    rows: FloatArray = np.empty((len(chosen), dimension or 0), np.float64 if wide else np.float32)
     for row, vector in enumerate(chosen):
         rows[row] = vector
-    return rows, kept
+    return rows

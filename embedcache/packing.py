@@ -44,7 +44,7 @@ def pack_texts(space: Keyspace, texts: Sequence[Text], model_name: str) -> tuple
     identities = [text + suffix for text in encoded]
     model_bytes = len(suffix) - 1
     tags = [
-        codec.tag_prefix(len(text), model_bytes, type(given) is bytes) + identity
+        codec.tag_prefix(len(text), model_bytes, isinstance(given, bytes)) + identity
         for text, identity, given in zip(encoded, identities, texts, strict=True)
     ]
     return space.keys(identities), tags
@@ -129,7 +129,7 @@ def _pack_identities(
     for index, (given, text, name) in enumerate(zip(texts, encoded_texts, model_names, strict=True)):
         model = encode_model_name(name, index=position_in(texts, index))
         identities.append(text + b":" + model)
-        tags.append(codec.tag_prefix(len(text), len(model), type(given) is bytes) + identities[-1])
+        tags.append(codec.tag_prefix(len(text), len(model), isinstance(given, bytes)) + identities[-1])
     return space.keys(identities), tags
 
 

@@ -22,26 +22,36 @@ class Script:
         object.__setattr__(self, "sha", digest)
 
 
-_RESTART_TTLS: Final = """
+READ_RESTARTING_TTLS: Final = Script("""
 local values = redis.call('MGET', unpack(KEYS))
 for i = 1, #KEYS do
   local value = values[i]
-  if value and string.sub(value, 1, 4) == 'EMB\\1' then
-    local a, b, c, d = string.byte(value, 5, 8)
-    local ttl = a + 256 * (b + 256 * (c + 256 * d))
-    if ttl > 0 then redis.pcall('EXPIRE', KEYS[i], ttl) end
+  if value and #value > 24 then
+    local magic, ttl = struct.unpack('<c4I4', value)
+    if magic == 'EMB\\1' and ttl > 0 then redis.pcall('EXPIRE', KEYS[i], ttl) end
   end
 end
-"""
-
-READ_RESTARTING_TTLS: Final = Script(_RESTART_TTLS + "return values")
+return values
+""")
 """KEYS: entries. Returns their values as MGET does, and restarts each one's own TTL.
 
 EXPIRE goes by ``pcall``: a server that may not write just now (a replica, a full disk) still answers reads.
 """
 
-RESTART_TTLS: Final = Script(_RESTART_TTLS + "return 0")
-"""As `READ_RESTARTING_TTLS`, for entries whose values are already here."""
+RESTART_TTLS: Final = Script("""
+for i = 1, #KEYS do
+  local start = redis.pcall('GETRANGE', KEYS[i], 0, 7)
+  if #start == 8 then
+    local magic, ttl = struct.unpack('<c4I4', start)
+    if magic == 'EMB\\1' and ttl > 0 then redis.pcall('EXPIRE', KEYS[i], ttl) end
+  end
+end
+return 0
+""")
+"""KEYS: entries. Restarts each one's own TTL without reading their vectors, for values that another command reads.
+
+For a key of another type, GETRANGE returns an error, which is a table without a length of 8.
+"""
 
 WRITE_WITH_TTL: Final = Script("""
 for i = 1, #KEYS do redis.call('SET', KEYS[i], ARGV[i], 'EX', ARGV[#KEYS + 1]) end
@@ -50,7 +60,7 @@ return #KEYS
 """KEYS: entries; ARGV: their values, then one TTL in seconds. What MSETEX does where the server has it."""
 
 CHANGE_TTL: Final = Script("""
-if redis.call('GETRANGE', KEYS[1], 0, 3) ~= 'EMB\\1' then return 0 end
+if redis.pcall('GETRANGE', KEYS[1], 0, 3) ~= 'EMB\\1' then return 0 end
 redis.call('SETRANGE', KEYS[1], 4, ARGV[1])
 if ARGV[2] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('EXPIRE', KEYS[1], ARGV[2]) end
 return 1
