@@ -133,11 +133,15 @@ def encode_vectors(matrix: FloatArray, dtype: StoredDtype) -> list[Buffer | None
 
 
 def _all_finite(matrix: FloatArray) -> bool:
-    """Whether no component is NaN or infinite: by one dot product, which is neither only if none of them is."""
-    flat = matrix.reshape(-1)
-    with np.errstate(over="ignore"):
-        # Large numbers may overflow the product; then isfinite decides, which makes a second matrix.
-        return isfinite(np.dot(flat, flat)) or bool(np.isfinite(matrix).all())
+    """Whether no component is NaN or infinite."""
+    if len(matrix) > 1:
+        # One dot product is finite only if every component is, and makes no second matrix as isfinite() does. Large
+        # numbers may overflow it; then isfinite() decides.
+        flat = matrix.reshape(-1)
+        with np.errstate(over="ignore"):
+            if isfinite(np.dot(flat, flat)):
+                return True
+    return bool(np.isfinite(matrix).all())
 
 
 def _quantise(matrix: FloatArray) -> list[bytes]:

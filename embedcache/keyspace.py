@@ -67,8 +67,7 @@ class Keyspace:
 
     def keys(self, identities: Sequence[bytes]) -> list[str]:
         """The key of each identity, in order."""
-        prefix = f"{self.name}:"
-        return [prefix + sha256(identity).hexdigest() for identity in identities]
+        return [f"{self.name}:{sha256(identity).hexdigest()}" for identity in identities]
 
     def owns(self, key: str) -> bool:
         """Whether a key lies in this cache's namespace. It says nothing of whether it exists."""
@@ -152,7 +151,7 @@ def encode_texts(texts: Sequence[Text]) -> list[bytes]:
     Raises:
         InvalidTextError: One cannot be cached; the error names its index where there are several.
     """
-    if isinstance(texts, str | bytes):
+    if isinstance(texts, (str, bytes)):
         raise InvalidTextError("give a list of texts, not a single one")
     if len(texts) > 1 and set(map(type, texts)) == {str}:
         strings = cast("Sequence[str]", texts)

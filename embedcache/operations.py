@@ -130,7 +130,8 @@ def _read(
         if refresh and space.ttl is not None and able.scripts:
             found = yield from _read_restarting_ttls(able, chunk)
         if found is None:
-            found = yield from _checked(("MGET", *chunk))
+            (found,) = yield [("MGET", *chunk)]
+            _raise_if_error(found)
             if refresh and codec.any_ttl(found):
                 yield from _restart_ttls(able, chunk, found)
         values += found

@@ -62,13 +62,15 @@ def pack_items(space: Keyspace, dtype: codec.StoredDtype, items: Sequence[CacheI
     keys, tags = _pack_identities(space, texts, model_names)
     vectors = _pack_vectors([item["embedding"] for item in items], model_names, dtype)
     ttls = [
-        batch_ttl if own is None else space.resolve_ttl(own, index=position_in(items, index))
-        for index, own in enumerate([item.get("ttl") for item in items])
+        batch_ttl if (own := item.get("ttl")) is None else space.resolve_ttl(own, index=position_in(items, index))
+        for index, item in enumerate(items)
     ]
     plain = codec.pack_rest(now, pack_metadata(None))
     rests = [
-        plain if given is None else codec.pack_rest(now, pack_metadata(given, index=position_in(items, index)))
-        for index, given in enumerate([item.get("metadata") for item in items])
+        plain
+        if (given := item.get("metadata")) is None
+        else codec.pack_rest(now, pack_metadata(given, index=position_in(items, index)))
+        for index, item in enumerate(items)
     ]
     values = [
         codec.encode(tag, vector, dtype, seconds, rest)
@@ -121,7 +123,7 @@ def _pack_identities(
     space: Keyspace, texts: Sequence[Text], model_names: Sequence[str]
 ) -> tuple[list[str], list[bytes]]:
     """As `pack_texts`, where each text has a model name of its own."""
-    if all(name is model_names[0] for name in model_names) and model_names:
+    if len(model_names) == 1 or (model_names and len(set(map(id, model_names))) == 1):
         return pack_texts(space, texts, model_names[0])
     encoded_texts = encode_texts(texts)
     tags: list[bytes] = []
