@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedcache import codec, operations
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, EmbeddingLike, FloatArray, Never, Text
-from embedcache.keyspace import Keyspace, check_ttl
+from embedcache.keyspace import Keyspace
 from embedcache.operations import ServerAbilities
 from embedcache.packing import pack_texts
 
@@ -97,7 +97,7 @@ class EmbeddingsCache:
         Raises:
             InvalidTTLError: It is not a whole number of seconds above zero, or None.
         """
-        self._space = Keyspace(self.name, None if ttl is None else check_ttl(ttl))
+        self._space = Keyspace(self.name, ttl)
 
     def key_for(self, text: Text, model_name: str) -> str:
         """The key under which this text's entry is kept, whether or not there is one."""

@@ -125,12 +125,12 @@ class RedisConnection:
             self.address = _describe(self._settings)
             return
         url = url or os.environ.get(URL_VARIABLE) or EMBEDDED_URL
-        self.address = mask_password(url)
         if _scheme(url) == "embedded":
             self._embedded_options = _parse_embedded(url)
             self._settings = extra
         else:
             self._settings = _parse(url) | extra
+        self.address = mask_password(url)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r})"
@@ -212,22 +212,23 @@ class RedisConnection:
         return held.client
 
     def _make_client(self) -> redis.Redis:
-        settings = self._connection_settings(Retry(NoBackoff(), RETRIES))
-        return redis.Redis.from_pool(redis.ConnectionPool(max_connections=MAX_CONNECTIONS, **settings))
+        settings = self._connection_settings(Retry(NoBackoff(), RETRIES), MAX_CONNECTIONS)
+        return redis.Redis.from_pool(redis.ConnectionPool(**settings))
 
     def _make_async_client(self) -> redis.asyncio.Redis:
-        settings = self._connection_settings(AsyncRetry(NoBackoff(), RETRIES))
+        settings = self._connection_settings(AsyncRetry(NoBackoff(), RETRIES), MAX_ASYNC_CONNECTIONS)
         sync_class = settings.pop("connection_class", redis.Connection)
         settings["connection_class"] = _ASYNC_CLASSES.get(sync_class, sync_class)
         # A blocking pool: past its size a call waits for a connection, where redis-py's default pool raises.
-        pool = redis.asyncio.BlockingConnectionPool(max_connections=MAX_ASYNC_CONNECTIONS, timeout=None, **settings)
+        pool = redis.asyncio.BlockingConnectionPool(timeout=None, **settings)
         return redis.asyncio.Redis.from_pool(pool)
 
-    def _connection_settings(self, retry: Retry | AsyncRetry) -> dict[str, Any]:
+    def _connection_settings(self, retry: Retry | AsyncRetry, max_connections: int) -> dict[str, Any]:
         settings: dict[str, Any] = {
             "socket_connect_timeout": CONNECT_SECONDS,
             "socket_timeout": READ_SECONDS,
             "socket_read_size": SOCKET_READ_BYTES,
+            "max_connections": max_connections,
             "retry": retry,
         }
         if self._embedded_options is not None:
@@ -354,15 +355,18 @@ def _reply_error(error: RedisError) -> ServerReplyError:
 
 
 def mask_password(url: str) -> str:
-    """The URL with its password, wherever it stands, as ``***``."""
+    """A readable URL with its password, wherever it stands, as ``***``."""
     parts = urlsplit(url)
     netloc, query = parts.netloc, parts.query
     if parts.password is not None:
-        credentials, _, host = netloc.rpartition("@")
-        netloc = f"{credentials.partition(':')[0]}:***@{host}"
-    if "password" in parse_qs(query):
-        query = "&".join("password=***" if pair.startswith("password=") else pair for pair in query.split("&"))
-    return parts._replace(netloc=netloc, query=query).geturl() if parts.scheme != "embedded" else url
+        netloc = f"{parts.username or ''}:***@{netloc.rpartition('@')[2]}"
+    if query:
+        pairs = [pair.partition("=") for pair in query.split("&")]
+        query = "?" + "&".join(
+            f"{name}=***" if unquote(name).lower() == "password" else f"{name}{equals}{value}"
+            for name, equals, value in pairs
+        )
+    return f"{parts.scheme}://{netloc}{parts.path}{query}"
 
 
 def _scheme(url: str) -> str:
@@ -378,16 +382,17 @@ def _scheme(url: str) -> str:
 def _parse(url: str) -> dict[str, Any]:
     try:
         return dict(parse_url(url))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError):
         # Not the cause's words: they may hold the password.
-        raise InvalidURLError(f"cannot read the server's URL {_safe(url)}: is its port a number?") from error
+        raise InvalidURLError(
+            f"cannot read the server's URL {_shown(url)}: is its port a number,"
+            " and are special characters of its password written as %XX?"
+        ) from None
 
 
-def _safe(url: str) -> str:
-    try:
-        return mask_password(url)
-    except ValueError:
-        return url.partition("://")[0] + "://…"
+def _shown(url: str) -> str:
+    """An unreadable URL for an error message: whole only where it can hold no password, for that may be anywhere."""
+    return f"{url.partition('://')[0]}://…" if "@" in url or "password" in unquote(url).lower() else url
 
 
 def _parse_embedded(url: str) -> tuple[Path | None, str | None]:
@@ -395,7 +400,7 @@ def _parse_embedded(url: str) -> tuple[Path | None, str | None]:
     parts = urlsplit(url)
     options = parse_qs(parts.query)
     if parts.netloc:
-        raise InvalidURLError(f"an embedded server has no host: write embedded:///{parts.netloc}{parts.path}")
+        raise InvalidURLError(f"an embedded server has no host: write {_shown(url).replace('://', ':///', 1)}")
     if unknown := options.keys() - {"maxmemory"}:
         raise InvalidURLError(f"embedded:// has the option maxmemory, not {', '.join(sorted(unknown))}")
     folder = unquote(parts.path).rstrip("/")

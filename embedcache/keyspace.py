@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, cast
@@ -55,7 +55,7 @@ class Keyspace:
         if encode_utf8(self.name) is None:
             raise InvalidNameError("the cache's name holds lone surrogates, which UTF-8 cannot encode")
         if self.ttl is not None:
-            check_ttl(self.ttl)
+            object.__setattr__(self, "ttl", check_ttl(self.ttl))
 
     @property
     def pattern(self) -> bytes:
@@ -116,12 +116,29 @@ def check_ttl(ttl: object, *, index: int | None = None) -> int:
     try:
         if isinstance(ttl, bool):
             raise TypeError
-        seconds = operator.index(ttl)  # type: ignore[arg-type]  # takes numpy's integers too; raises for the rest
+        seconds = int(operator.index(ttl))  # type: ignore[arg-type]  # numpy's integers too; raises for the rest
     except TypeError:
         raise InvalidTTLError(f"a TTL is a whole number of seconds, None or NEVER, not {ttl!r}", index=index) from None
     if not 1 <= seconds <= MAX_TTL_SECONDS:
         raise InvalidTTLError(f"a TTL is from 1 to {MAX_TTL_SECONDS} seconds, not {seconds}", index=index)
     return seconds
+
+
+def check_dimension(dimension: object) -> int:
+    """A vector's length as a plain int.
+
+    Raises:
+        InvalidInputError: It is not a whole number above zero.
+    """
+    try:
+        if isinstance(dimension, bool):
+            raise TypeError
+        length = int(operator.index(dimension))  # type: ignore[arg-type]  # as in `check_ttl`
+    except TypeError:
+        length = 0
+    if length < 1:
+        raise InvalidInputError(f"a dimension is a whole number above zero, not {dimension!r}")
+    return length
 
 
 def check_keys(keys: Sequence[str]) -> Sequence[str]:
@@ -130,14 +147,36 @@ def check_keys(keys: Sequence[str]) -> Sequence[str]:
     Raises:
         InvalidInputError: One is not a str, or a single str was given where a list is meant.
     """
-    if isinstance(keys, str | bytes):
-        raise InvalidInputError("give a list of keys, not a single one")
+    check_batch(keys, "keys")
     for index, key in enumerate(keys):
         if not isinstance(key, str):
             raise InvalidInputError(f"a key is a str, not {type(key).__name__}", index=position_in(keys, index))
         if encode_utf8(key) is None:
             raise InvalidInputError("the key holds lone surrogates", index=position_in(keys, index))
     return keys
+
+
+def check_batch(batch: object, what: str) -> None:
+    """Checks that a batch is a list, or something like one.
+
+    Raises:
+        InvalidInputError: It is a single item, or nothing that has a length and can be gone through.
+    """
+    if isinstance(batch, list):
+        return
+    if isinstance(batch, (str, bytes, Mapping)):
+        raise InvalidInputError(f"give a list of {what}, not a single one")
+    if not isinstance(batch, Collection) or _has_no_length(batch):
+        raise InvalidInputError(f"give a list of {what}, not {type(batch).__name__}")
+
+
+def _has_no_length(batch: Collection[object]) -> bool:
+    """A numpy array of no dimension and a class both look like collections."""
+    try:
+        len(batch)
+    except TypeError:
+        return True
+    return False
 
 
 def position_in(batch: Sequence[object], index: int) -> int | None:
@@ -151,8 +190,7 @@ def encode_texts(texts: Sequence[Text]) -> list[bytes]:
     Raises:
         InvalidTextError: One cannot be cached; the error names its index where there are several.
     """
-    if isinstance(texts, (str, bytes)):
-        raise InvalidTextError("give a list of texts, not a single one")
+    check_batch(texts, "texts")
     if len(texts) > 1 and set(map(type, texts)) == {str}:
         strings = cast("Sequence[str]", texts)
         try:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from embedcache import codec
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, FloatArray, Never, Text
 from embedcache.errors import ServerReplyError
-from embedcache.keyspace import Keyspace, check_keys
+from embedcache.keyspace import Keyspace, check_dimension, check_keys
 from embedcache.packing import Writes, check_fields, pack_items, pack_texts
 from embedcache.scripts import CHANGE_TTL, READ_RESTARTING_TTLS, RESTART_TTLS, WRITE_WITH_TTL, Script
 
@@ -88,6 +88,8 @@ def mget_embeddings(
     refresh: bool,
 ) -> Operation[tuple[FloatArray, npt.NDArray[np.bool_]]]:
     """The vectors of these texts in one matrix (n, d), and a mask (n,) of hits."""
+    if dimension is not None:
+        dimension = check_dimension(dimension)
     keys, tags = pack_texts(space, texts, model_name)
     values = yield from _read(space, able, keys, refresh=refresh)
     return codec.decode_matrix(values, tags, dimension)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from embedcache import codec
 from embedcache.entry import TTL, CacheItem, EmbeddingLike, FloatArray, Text
 from embedcache.errors import InvalidEmbeddingError, InvalidInputError
-from embedcache.keyspace import Keyspace, encode_model_name, encode_texts, position_in
+from embedcache.keyspace import Keyspace, check_batch, encode_model_name, encode_texts, position_in
 from embedcache.metadata import pack_metadata
 
 
@@ -88,8 +88,7 @@ def check_fields(items: Sequence[CacheItem]) -> None:
     Raises:
         InvalidInputError: One is not; the error names its index where there are several.
     """
-    if isinstance(items, Mapping | str | bytes):
-        raise InvalidInputError("give a list of items, not a single one")
+    check_batch(items, "items")
     if all(issubclass(kind, Mapping) for kind in set(map(type, items))) and all(
         _wrong_fields(layout) is None for layout in set(map(tuple, items))
     ):
