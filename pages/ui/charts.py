@@ -1,0 +1,124 @@
+"""DataFrames and arrays to Plotly figures, in one template. Knows no streamlit.
+
+One template for both themes: backgrounds are clear, fonts and grid are left for `st.plotly_chart(theme="streamlit")` to
+fill in from the page's theme, and each colour keeps a contrast of 3 to 1 on white and on our dark background alike.
+Words are the exception: no grey reaches 4.5 to 1 on both, and Streamlit's own stays below it, so ink goes by the theme.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from embedcache.entry import FloatArray
+from pages.ui.wording import chart_text, count
+
+# After Okabe and Ito's palette, which people with any colour vision tell apart; lightened for the dark theme.
+BLUE: Final = "#2a86c8"
+ORANGE: Final = "#d9660f"
+SEQUENCE: Final = (BLUE, ORANGE, "#0f9d76", "#b8699a", "#7a7fd1", "#8a8a2b")
+
+# Clear in the middle, so that zero is the page's own background in either theme.
+DIVERGING: Final = ((0.0, ORANGE), (0.5, "rgba(128,128,128,0.08)"), (1.0, BLUE))
+
+_INK: Final = {"light": "#56616d", "dark": "#b4bfca"}
+_ANY_INK: Final = "#7a8590"  # where the theme is not known: 4 to 1 on either
+
+CONFIG: Final[dict[str, Any]] = {"displayModeBar": False, "scrollZoom": False}
+"""For `st.plotly_chart`: no toolbar over the picture; hover, and double click to reset, remain."""
+
+_BAR_PIXELS: Final = 52
+_FRAME_PIXELS: Final = 64
+
+TEMPLATE: Final = go.layout.Template(
+    layout={
+        "colorway": SEQUENCE,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 8, "r": 16, "t": 8, "b": 8},
+        "hoverlabel": {"align": "left"},
+        "showlegend": False,
+        "dragmode": False,  # a finger that scrolls the page must not zoom the chart
+        "xaxis": {"automargin": True, "zeroline": False, "fixedrange": True},
+        "yaxis": {"automargin": True, "zeroline": False, "fixedrange": True},
+    }
+)
+
+
+def entries_per_model(frame: pd.DataFrame, theme: str | None = None) -> go.Figure:
+    """Bars of ``entries`` by ``model`` (of `models_frame`), each under its model's name.
+
+    The names stand above the bars and not beside them: they are long, and a phone is narrow.
+    """
+    positions = list(range(len(frame)))
+    names = [chart_text(name) for name in frame["model"]]
+    most = max(1, int(frame["entries"].max()))
+    figure = go.Figure(
+        go.Bar(
+            x=frame["entries"],
+            y=positions,
+            orientation="h",
+            width=0.36,
+            marker={"color": BLUE, "cornerradius": 4},
+            customdata=np.column_stack([names, [f"{share:.1%}" for share in frame["share"]]]),
+            hovertemplate="%{customdata[0]}<br>%{x:,} entries, %{customdata[1]} of all<extra></extra>",
+        )
+    )
+    for position, name, entries in zip(positions, names, frame["entries"], strict=True):
+        label = {"y": position, "yshift": 18, "showarrow": False, "yanchor": "middle", "xref": "paper"}
+        figure.add_annotation(x=0, xanchor="left", text=name, **label)
+        figure.add_annotation(x=1, xanchor="right", text=f"<b>{count(int(entries))}</b>", **label)
+    figure.update_layout(template=TEMPLATE, height=_FRAME_PIXELS + _BAR_PIXELS * len(frame))
+    figure.update_xaxes(title="entries", range=[0, most], tickformat=",d", nticks=6, ticklabeloverflow="allow")
+    if most < 5:  # noqa: PLR2004 - ticks between whole entries would mean nothing
+        figure.update_xaxes(dtick=1)
+    figure.update_yaxes(visible=False, range=[len(frame) - 0.7, -0.75])
+    return _inked(figure, theme)
+
+
+def vector_picture(vector: FloatArray, theme: str | None = None) -> go.Figure:
+    """A vector (d,) twice over one axis: a strip of colour for the eye to recognise, bars for it to read."""
+    values = np.asarray(vector, dtype=np.float64)
+    limit = float(np.abs(values).max()) or 1.0
+    positions = np.arange(values.size)
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.2, 0.8], vertical_spacing=0.06)
+    hover = "position %{x}<br>value %{customdata:.6f}<extra></extra>"
+    figure.add_heatmap(
+        z=values[np.newaxis, :],
+        x=positions,
+        customdata=values[np.newaxis, :],
+        zmin=-limit,
+        zmax=limit,
+        colorscale=[list(stop) for stop in DIVERGING],
+        showscale=False,
+        hovertemplate=hover,
+        row=1,
+        col=1,
+    )
+    figure.add_bar(
+        x=positions,
+        y=values,
+        customdata=values,
+        marker={"color": np.where(values < 0, ORANGE, BLUE), "line": {"width": 0}},
+        hovertemplate=hover,
+        row=2,
+        col=1,
+    )
+    figure.update_layout(template=TEMPLATE, height=280, bargap=0)
+    figure.update_xaxes(range=[-0.5, values.size - 0.5], showgrid=False)
+    figure.update_xaxes(title=f"position in the vector (0 to {values.size - 1:,})", nticks=8, row=2, col=1)
+    figure.update_yaxes(visible=False, row=1, col=1)
+    figure.update_yaxes(title="value (no unit)", nticks=5, row=2, col=1)
+    return _inked(figure, theme)
+
+
+def _inked(figure: go.Figure, theme: str | None) -> go.Figure:
+    ink = _INK.get(theme or "", _ANY_INK)
+    figure.update_layout(font_color=ink)
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(tickfont_color=ink, title_font_color=ink)
+    return figure

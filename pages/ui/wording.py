@@ -1,0 +1,161 @@
+"""How numbers, times and strangers' text read. Knows no streamlit, so that frames and charts may use it.
+
+Text, metadata, model names and keys come from whoever wrote the entry. Three ways to show one, by where it goes:
+`visible` for widgets that show plain text, `code_span` for what is read as Markdown, `chart_text` for Plotly, which
+reads a subset of HTML.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from datetime import UTC, datetime, tzinfo
+from typing import Final
+
+from embedcache.entry import Text
+
+MAX_TEXT_SHOWN: Final = 10_000
+"""Characters of an entry's text that a page shows. A browser takes seconds to lay out a megabyte in one block."""
+
+_SIZE_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_PLAIN: Final = frozenset("\n\t")
+_BACKTICKS: Final = re.compile(r"`+")
+_UNPLAIN: Final = re.compile(r"[^\w .+-]|_")
+_MINUTE: Final = 60
+_HOUR: Final = 3_600
+_DAY: Final = 86_400
+_YEAR: Final = 365 * _DAY
+_MAX_SPAN: Final = 1e12  # more than any clock; infinity cannot be rounded
+
+
+# ------------------------------------------------------------------------------------------------ numbers
+
+
+def count(number: int) -> str:
+    """A number with its thousands apart: 12,480."""
+    return f"{number:,}"
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number of things: 1 entry, 12,480 entries."""
+    return f"{count(number)} {one if number == 1 else many or one + 's'}"
+
+
+def size(number: int) -> str:
+    """Bytes as people say them: 412 B, 18.4 MiB."""
+    amount, unit = float(number), 0
+    while amount >= 1024 and unit < len(_SIZE_UNITS) - 1:  # noqa: PLR2004 - what KiB means
+        amount, unit = amount / 1024, unit + 1
+    return f"{number:,} B" if unit == 0 else f"{amount:,.1f} {_SIZE_UNITS[unit]}"
+
+
+def elapsed(seconds: float) -> str:
+    """How long something took: 0.31 ms, 3.2 ms, 412 ms, 1.24 s, 2 min 5 s."""
+    milliseconds = seconds * 1000
+    for limit, digits in ((1, 2), (100, 1), (1000, 0)):
+        if milliseconds < limit:
+            return f"{milliseconds:.{digits}f} ms"
+    return f"{seconds:.2f} s" if seconds < 2 * _MINUTE else duration(seconds)
+
+
+def duration(seconds: float) -> str:
+    """A span in its two largest units: 45 s, 1 h 30 min, 3 d."""
+    return " ".join(_parts(seconds)[:2])
+
+
+def _parts(seconds: float) -> list[str]:
+    left = max(0, round(seconds))
+    parts: list[str] = []
+    for length, unit in ((_YEAR, "y"), (_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s")):
+        amount, left = divmod(left, length)
+        if amount:
+            parts.append(f"{amount:,} {unit}")
+        elif parts:
+            break  # 1 h 5 s says no more than 1 h
+    return parts or ["0 s"]
+
+
+def until(seconds: float | None) -> str:
+    """When something ends: in 2 h, never."""
+    return "never" if seconds is None else f"in {duration(seconds)}"
+
+
+def ago(seconds: float) -> str:
+    """How long since: just now, 3 min ago. A writer's clock may run ahead of ours."""
+    if not seconds >= 1:  # NaN too: what the entry says may be anything
+        return "just now"
+    return f"{_parts(min(seconds, _MAX_SPAN))[0]} ago"
+
+
+def moment(unix_seconds: float, zone: tzinfo | None = None) -> str:
+    """A time in the viewer's zone: 23 Nov 2026, 14:03:12."""
+    try:
+        local = datetime.fromtimestamp(unix_seconds, UTC).astimezone(zone or UTC)
+    except (OverflowError, ValueError, OSError):
+        return "a time out of range"  # what the entry says may be anything
+    return f"{local.day} {local:%b %Y, %H:%M:%S}"
+
+
+def clock(unix_seconds: float, zone: tzinfo) -> str:
+    """The time of day in the viewer's zone: 14:03."""
+    return f"{datetime.fromtimestamp(unix_seconds, UTC).astimezone(zone):%H:%M}"
+
+
+# ------------------------------------------------------------------------------------------------ strangers' text
+
+
+def visible(text: Text, limit: int = MAX_TEXT_SHOWN) -> str:
+    """Text with nothing hidden in it, cut to `limit` characters: control characters get their pictures (␛, ⟨U+202E⟩).
+
+    Bytes are decoded where they are UTF-8, else shown in hex.
+    """
+    if isinstance(text, bytes):
+        try:
+            text = text[: 4 * limit].decode()
+        except UnicodeDecodeError as error:
+            text = error.object[: limit // 2].hex(" ", 2)
+    shown = text[:limit]
+    if shown.isascii() and shown.isprintable():
+        return shown
+    return "".join(character if _is_plain(character) else _picture(character) for character in shown)
+
+
+def _is_plain(character: str) -> bool:
+    # Cc: controls, Cf: marks that reorder or hide text, Cs: lone surrogates, Zl and Zp: line ends that few expect.
+    # The joiners are Cf too, and emoji and several scripts need them.
+    return character in _PLAIN or character in "\u200c\u200d" or unicodedata.category(character) not in _HIDDEN
+
+
+_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+
+def _picture(character: str) -> str:
+    code = ord(character)
+    if character == "\r":
+        return "␍"
+    return chr(0x2400 + code) if code < 0x20 else f"⟨U+{code:04X}⟩"  # noqa: PLR2004 - Unicode's control pictures
+
+
+def one_line(text: Text, limit: int = 120) -> str:
+    """The start of a text on one line, with … where it goes on."""
+    flat = " ".join(visible(text, 2 * limit).split())
+    longer = len(flat) > limit or len(text) > 2 * limit
+    return flat[:limit].rstrip() + "…" if longer else flat
+
+
+def code_span(text: Text, limit: int = 300) -> str:
+    """Text for a place that reads Markdown, as inline code: nothing in it is read as Markdown, HTML, link or emoji."""
+    inner = one_line(text, limit) or " "
+    fence = "`" * (max(map(len, _BACKTICKS.findall(inner)), default=0) + 1)
+    return f"{fence} {inner} {fence}" if "`" in inner else f"{fence}{inner}{fence}"
+
+
+def plain_label(text: str, limit: int = 60) -> str:
+    """Words for a label that reads Markdown: letters, digits, spaces and .-+ alone."""
+    return _UNPLAIN.sub("", text)[:limit]
+
+
+def chart_text(text: Text, limit: int = 60) -> str:
+    """Text for Plotly, which reads a subset of HTML, and $…$ as formulas."""
+    return html.escape(one_line(text, limit), quote=False).replace("$", "&#36;")

@@ -1,0 +1,98 @@
+"""A running dashboard and a real Chromium, for tests that click as a user does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Error as PlaywrightError
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 30
+STOP_SECONDS = 10
+
+# The first because containers run as root, the others so that the browser speaks to nobody but the dashboard.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+SYSTEM_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def find_chromium() -> str | None:
+    """`$EMBEDCACHE_CHROMIUM`, else a Chromium or Chrome of the system; None leaves it to Playwright's own."""
+    named = os.environ.get("EMBEDCACHE_CHROMIUM")
+    return named or next((path for name in SYSTEM_BROWSERS if (path := shutil.which(name))), None)
+
+
+def launch(playwright: Playwright) -> Browser:
+    """A browser; where none can be launched, the test is skipped."""
+    path = find_chromium()
+    try:
+        return playwright.chromium.launch(executable_path=path, args=FLAGS)
+    except PlaywrightError as error:
+        reason = str(error).strip().splitlines()[0]
+        pytest.skip(f"no browser here ({path or 'the one of Playwright'}): {reason}")
+
+
+@contextlib.contextmanager
+def dashboard(url: str, log: Path) -> Iterator[str]:
+    """Runs the dashboard on a free port; gives its address.
+
+    Args:
+        url: What `EMBEDCACHE_URL` is set to.
+        log: A file for what it prints.
+    """
+    port = _free_port()
+    options = ["--server.headless=true", "--server.fileWatcherType=none", f"--server.port={port}"]
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), *options]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, "EMBEDCACHE_URL": url}, stdout=output, stderr=output
+        ) as process,
+    ):
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_until_healthy(process, address, log)
+            yield address
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def settle(page: Page) -> None:
+    """Waits until the page's script has run to its end."""
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):  # noqa: S310
+            return  # any other answer than 200 raises
+        time.sleep(0.1)
+    pytest.fail(f"the dashboard did not start:\n{log.read_text(errors='replace')}")
