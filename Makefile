@@ -37,7 +37,7 @@ bench: $(VENV)/.run
 	$(BIN)/python benchmarks/core.py $(ARGS)
 
 browser: $(VENV)/.dev
-	@$(BIN)/python -m tests.browser
+	@$(BIN)/python tests/install_browser.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache
