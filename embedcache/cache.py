@@ -154,7 +154,10 @@ class EmbeddingsCache:
         return (await self.amget([text], model_name))[0]
 
     def exists(self, text: Text, model_name: str) -> bool:
-        """Whether `get` would find this text under this model. Moves no vector and restarts no TTL."""
+        """Whether this text is cached under this model. No vector is moved, no TTL restarted.
+
+        Whether the stored value is whole, only reading it tells.
+        """
         return self.mexists([text], model_name)[0]
 
     async def aexists(self, text: Text, model_name: str) -> bool:

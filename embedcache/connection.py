@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
@@ -30,7 +31,13 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from embedcache.errors import CacheUnavailableError, ClientRefusedError, InvalidURLError, ServerReplyError
+from embedcache.errors import (
+    CacheUnavailableError,
+    ClientRefusedError,
+    InvalidInputError,
+    InvalidURLError,
+    ServerReplyError,
+)
 from embedcache.operations import Command, Operation
 from embedcache.server import EmbeddedServer
 
@@ -81,6 +88,9 @@ _SHARED_SETTINGS: Final = frozenset(
         "ssl_ciphers",
     ]
 )
+_POOL_SETTINGS: Final = frozenset(
+    {"connection_class", "max_connections", "cache", "cache_config", "cache_factory", "maint_notifications_config"}
+)
 _NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError, OSError)
 
 
@@ -98,6 +108,7 @@ class RedisConnection:
 
     Raises:
         InvalidURLError: The URL cannot be read.
+        InvalidInputError: A setting is not one of redis-py's.
         ClientRefusedError: A client is not one of redis-py's standalone clients, of the right kind.
     """
 
@@ -118,7 +129,7 @@ class RedisConnection:
         self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient] = WeakKeyDictionary()
         self._embedded: EmbeddedServer | None = None
         self._embedded_options: tuple[Path | None, str | None] | None = None
-        extra = dict(settings or {})
+        extra = _check_settings(settings)
         given = client if client is not None else async_client
         if given is not None:
             self._settings = _settings_of(given) | extra
@@ -130,6 +141,7 @@ class RedisConnection:
             self._settings = extra
         else:
             self._settings = _parse(url) | extra
+        _check_names(self._settings)
         self.address = mask_password(url)
 
     def __repr__(self) -> str:
@@ -388,6 +400,23 @@ def _parse(url: str) -> dict[str, Any]:
             f"cannot read the server's URL {_shown(url)}: is its port a number,"
             " and are special characters of its password written as %XX?"
         ) from None
+
+
+def _check_settings(settings: object) -> dict[str, Any]:
+    if settings is not None and not isinstance(settings, Mapping):
+        raise InvalidInputError(f"connection_kwargs is a dict of redis-py's settings, not {type(settings).__name__}")
+    return dict(settings or {})
+
+
+def _check_names(settings: Mapping[str, Any]) -> None:
+    """Finds a setting that redis-py does not know now, rather than at the first call."""
+    names = {name: value for name, value in settings.items() if name not in _POOL_SETTINGS}
+    try:
+        settings.get("connection_class", redis.Connection)(**names)
+    except TypeError as error:
+        unknown = re.search(r"argument '(\w+)'", str(error))
+        named = repr(unknown[1]) if unknown else "one of them"
+        raise InvalidInputError(f"redis-py does not take {named} among the connection's settings") from None
 
 
 def _shown(url: str) -> str:

@@ -1,0 +1,39 @@
+"""Operations moved along by hand: the replies of a server that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from embedcache import codec, operations
+from embedcache.keyspace import Keyspace
+from embedcache.operations import Operation, ServerAbilities
+
+Trip = list[tuple[Any, ...]]
+Answer = Callable[[Trip], list[Any]]
+
+
+def play(operation: Operation[Any], *replies: list[Any] | Answer, then: Answer | None = None) -> tuple[Any, list[Trip]]:
+    """The operation's result and its round trips, each answered by the replies, or by what is called with it.
+
+    `then` answers those that follow; without it, there are to be as many round trips as replies.
+    """
+    trips: list[Trip] = []
+    waiting = iter(replies)
+    try:
+        commands = next(operation)
+        while True:
+            trips.append(commands)
+            answer = next(waiting, then)
+            assert answer is not None, f"a round trip too many: {commands!r:.200}"
+            commands = operation.send(answer(commands) if callable(answer) else answer)
+    except StopIteration as end:
+        assert next(waiting, None) is None, "not every reply was asked for"
+        return end.value, trips
+
+
+def written(item: dict[str, Any], *, space: Keyspace, dtype: str = "float32", now: float = 1.0) -> tuple[str, bytes]:
+    """The key and the value that a cache sends for an item."""
+    operation = operations.mset(space, ServerAbilities(), codec.stored_dtype(dtype), [item], None, now=now)
+    _, (((_, key, value, *_),),) = play(operation, [True])
+    return key, bytes(value)
