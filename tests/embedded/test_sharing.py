@@ -264,20 +264,19 @@ def test_a_child_forked_while_a_thread_holds_the_folder_does_not_keep_it_locked(
 def test_a_server_that_loads_is_waited_for_beyond_the_patience_with_a_silent_one(tmp_path, attach, monkeypatch):
     server = attach()
     with talking_to(server) as connection, connection.pipeline(transaction=False) as pipeline:
-        for i in range(10_000):
+        for i in range(16_000):
             pipeline.set(f"key:{i}", i)
         pipeline.execute()
     server.detach()
     # A quarter of a millisecond per key, and a look at the clients every 1,024 keys: silent in between.
     slow = f'exec "{find_binary()}" "$@" --key-load-delay 200'
     monkeypatch.setenv(BINARY_VARIABLE, stand_in(tmp_path / "slow", slow))
-    monkeypatch.setattr(server_module, "_PATIENCE", 1.0)
-    monkeypatch.setattr(server_module, "_REPLY_TIMEOUT", 0.05)
+    monkeypatch.setattr(server_module, "_PATIENCE", 2.0)
     start = time.monotonic()
     assert attach() is server
-    assert time.monotonic() - start > 1.5
+    assert time.monotonic() - start > 2.0, "it loaded too fast to try anyone's patience"
     with talking_to(server) as connection:
-        assert connection.dbsize() == 10_000
+        assert connection.dbsize() == 16_000
 
 
 def test_a_living_but_silent_server_is_waited_for_and_then_named(folder, attach, monkeypatch):

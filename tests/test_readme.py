@@ -1,0 +1,26 @@
+"""The README's Python does what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import Server
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.mark.model
+def test_the_ten_lines_of_python(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDCACHE_URL", valkey.url)
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - it is ours
+    assert names["vectors"].shape == (2, 384)
+    assert names["entry"]["metadata"] == {"source": "faq"}
+    assert names["entry"]["ttl"] == 3600
+    assert names["hits"].tolist() == [True, False]
+    assert valkey.raw.dbsize() == 2
+    names["cache"].close()
