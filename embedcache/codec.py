@@ -24,8 +24,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from math import isfinite
-from operator import itemgetter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 from zlib import crc32
 
 import msgpack
@@ -209,13 +208,7 @@ def own_ttl(value: bytes) -> int | None:
     return int.from_bytes(value[TTL_OFFSET : TTL_OFFSET + 4], "little") or None
 
 
-def any_ttl(values: Sequence[bytes | None]) -> bool:
-    """Whether one of the values may have a TTL of its own, by a look that costs next to nothing where none has."""
-    return not {_NO_TTL}.issuperset(map(_ttl_field, filter(None, values)))
-
-
 _NO_TTL: Final = bytes(4)
-_ttl_field: Final = itemgetter(slice(TTL_OFFSET, TTL_OFFSET + 4))
 
 
 def with_ttl(value: bytes, ttl: int | None) -> bytes:
@@ -350,68 +343,92 @@ def _decode_vector(value: bytes, offset: int, code: int) -> FloatArray | None:
     return stored
 
 
-def decode_matrix(
-    values: Sequence[bytes | None], tags: Sequence[bytes], dimension: int | None
-) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """The vectors alone, in one matrix: what `EmbeddingsCache.mget_embeddings` returns.
+class Rows(NamedTuple):
+    """Many vectors in one matrix.
 
-    Entries of another dimension than `dimension`, or than the first hit's where it is None, are misses.
-
-    Returns:
-        A float32 (float64 where every hit is stored so) matrix (n, d), rows of misses NaN, and a mask (n,) of hits;
-        d is 0 where nothing was hit and no dimension given.
+    Attributes:
+        matrix: Shape (n, d), rows of misses NaN: float64 where every hit is stored so, else float32.
+        mask: bool, shape (n,): which rows are hits.
+        any_ttl: Whether a hit has a TTL of its own.
     """
-    payloads: list[memoryview] = []
+
+    matrix: FloatArray
+    mask: npt.NDArray[np.bool_]
+    any_ttl: bool
+
+
+def decode_matrix(values: Sequence[bytes | None], tags: Sequence[bytes], dimension: int | None) -> Rows:
+    """The vectors alone: what `EmbeddingsCache.mget_embeddings` returns.
+
+    Entries of another dimension than `dimension`, or than the first hit's where it is None, are misses. Where nothing
+    is hit and no dimension given, d is 0.
+    """
+    return _float32_rows(values, tags, dimension) or _mixed_rows(values, tags, dimension)
+
+
+def _float32_rows(values: Sequence[bytes | None], tags: Sequence[bytes], dimension: int | None) -> Rows | None:
+    """The rows where all hits store float32 of one length, copied into place with no object per entry; else None."""
+    size = _payload_bytes(values, tags)
+    if size < 1 or size % _FLOAT32.item.itemsize or dimension not in (None, size // _FLOAT32.item.itemsize):
+        return None
+    matrix: FloatArray = np.empty((len(values), size // _FLOAT32.item.itemsize), _FLOAT32.item)
+    target = memoryview(cast("Any", matrix)).cast("B")
     misses: list[int] = []
-    all_float32 = True
+    any_ttl = False
     float32 = _FLOAT32.code
+    start = 0
     for value, tag in zip(values, tags, strict=True):
+        end = start + size
         if value is not None and len(value) > HEADER_BYTES:
-            magic, _, checksum, offset, packing = _START.unpack_from(value)
+            magic, ttl, checksum, offset, packing = _START.unpack_from(value)
             view = memoryview(value)
             if magic == MAGIC and value.startswith(tag, TAG_OFFSET) and crc32(view[_CHECKED_FROM:]) == checksum:
-                payloads.append(view[offset:])
-                if packing & _DTYPE_BITS != float32:
-                    all_float32 = False
+                if packing & _DTYPE_BITS != float32 or len(value) - offset != size:
+                    return None
+                target[start:end] = view[offset:]
+                any_ttl = any_ttl or ttl > 0
+                start = end
                 continue
-        misses.append(len(payloads) + len(misses))
+        misses.append(start // size)
+        start = end
     mask = np.ones(len(values), dtype=np.bool_)
-    mask[misses] = False
-    rows = _joined_rows(payloads) if all_float32 else None
-    if rows is None or (dimension is not None and rows.shape[1] != dimension):
-        rows = _mixed_rows(values, mask, dimension)
-    if len(rows) == len(values):
-        return rows, mask
-    matrix: FloatArray = np.full((len(values), rows.shape[1]), np.nan, dtype=rows.dtype)
-    matrix[mask] = rows
-    return matrix, mask
+    if misses:
+        mask[misses] = False
+        matrix[misses] = np.nan
+    return Rows(matrix, mask, any_ttl)
 
 
-def _joined_rows(payloads: Sequence[memoryview]) -> FloatArray | None:
-    """The rows of float32 payloads, by one join and no array per entry; None where they have not one length."""
-    lengths = set(map(len, payloads))
-    if len(lengths) != 1:
-        return None
-    (length,) = lengths
-    if length == 0 or length % _FLOAT32.item.itemsize:
-        return None
-    return np.frombuffer(bytearray().join(payloads), _FLOAT32.item).reshape(len(payloads), -1)
+def _payload_bytes(values: Sequence[bytes | None], tags: Sequence[bytes]) -> int:
+    """Length of the first hit's vector in bytes, 0 where there is no hit.
+
+    A hit and not just a value, for the whole matrix is made by it: a damaged one may claim any length.
+    """
+    for value, tag in zip(values, tags, strict=True):
+        if value is not None and _is_hit(value, tag):
+            return len(value) - head_bytes(value)
+    return 0
 
 
-def _mixed_rows(values: Sequence[bytes | None], mask: npt.NDArray[np.bool_], dimension: int | None) -> FloatArray:
-    """The rows of values of any dtype and dimension. Takes those that have not the one wanted out of the mask."""
-    chosen: list[FloatArray] = []
-    for position in np.flatnonzero(mask).tolist():
-        value = values[position] or b""
-        vector = _decode_vector(value, int.from_bytes(value[12:16], "little"), value[16] & _DTYPE_BITS)
+def _is_hit(value: bytes, tag: bytes) -> bool:
+    return value.startswith(tag, TAG_OFFSET) and is_sound(value)
+
+
+def _mixed_rows(values: Sequence[bytes | None], tags: Sequence[bytes], dimension: int | None) -> Rows:
+    """The rows of values of any dtype and dimension."""
+    vectors: list[FloatArray | None] = []
+    any_ttl = False
+    for value, tag in zip(values, tags, strict=True):
+        vector = None
+        if value is not None and _is_hit(value, tag):
+            vector = _decode_vector(value, int.from_bytes(value[12:16], "little"), value[16] & _DTYPE_BITS)
+            any_ttl = any_ttl or own_ttl(value) is not None
         if dimension is None and vector is not None:
             dimension = len(vector)
-        if vector is None or len(vector) != dimension:
-            mask[position] = False
-        else:
-            chosen.append(vector)
-    wide = bool(chosen) and all(vector.dtype == np.float64 for vector in chosen)
-    rows: FloatArray = np.empty((len(chosen), dimension or 0), np.float64 if wide else np.float32)
-    for row, vector in enumerate(chosen):
-        rows[row] = vector
-    return rows
+        vectors.append(vector if vector is not None and len(vector) == dimension else None)
+    hits = [vector for vector in vectors if vector is not None]
+    wide = bool(hits) and all(vector.dtype == np.float64 for vector in hits)
+    matrix: FloatArray = np.full((len(values), dimension or 0), np.nan, np.float64 if wide else np.float32)
+    for row, vector in enumerate(vectors):
+        if vector is not None:
+            matrix[row] = vector
+    return Rows(matrix, np.array([vector is not None for vector in vectors], dtype=np.bool_), any_ttl)

@@ -11,7 +11,7 @@ raises for bad input has written nothing.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final, TypeAlias, TypeVar, cast
@@ -61,11 +61,14 @@ def mget(
 ) -> Operation[list[CacheEntry | None]]:
     """The entries of these texts, in order; None for each miss."""
     keys, tags = pack_texts(space, texts, model_name)
-    values = yield from _read(space, able, keys, refresh=refresh)
-    return [
+    values, restarted = yield from _read(space, able, keys, refresh=refresh)
+    found = [
         codec.decode(value, key, tag, text, model_name)
         for value, key, tag, text in zip(values, keys, tags, texts, strict=True)
     ]
+    if refresh and not restarted and _any_ttl(found):
+        yield from _restart_ttls(able, keys, values)
+    return found
 
 
 def mget_by_keys(
@@ -73,8 +76,10 @@ def mget_by_keys(
 ) -> Operation[list[CacheEntry | None]]:
     """The entries under these keys; None for a miss and for a key outside the namespace."""
     owned = [key for key in check_keys(keys) if space.owns(key)]
-    values = yield from _read(space, able, owned, refresh=refresh)
+    values, restarted = yield from _read(space, able, owned, refresh=refresh)
     found = {key: codec.decode_by_key(value, key) for key, value in zip(owned, values, strict=True)}
+    if refresh and not restarted and _any_ttl(found.values()):
+        yield from _restart_ttls(able, owned, values)
     return [found.get(key) for key in keys]
 
 
@@ -91,8 +96,11 @@ def mget_embeddings(
     if dimension is not None:
         dimension = check_dimension(dimension)
     keys, tags = pack_texts(space, texts, model_name)
-    values = yield from _read(space, able, keys, refresh=refresh)
-    return codec.decode_matrix(values, tags, dimension)
+    values, restarted = yield from _read(space, able, keys, refresh=refresh)
+    rows = codec.decode_matrix(values, tags, dimension)
+    if refresh and not restarted and rows.any_ttl:
+        yield from _restart_ttls(able, keys, values)
+    return rows.matrix, rows.mask
 
 
 def mexists(space: Keyspace, texts: Sequence[Text], model_name: str) -> Operation[list[bool]]:
@@ -120,24 +128,24 @@ def mexists_by_keys(space: Keyspace, keys: Sequence[str]) -> Operation[list[bool
 
 def _read(
     space: Keyspace, able: ServerAbilities, keys: Sequence[str], *, refresh: bool
-) -> Operation[list[bytes | None]]:
-    """The values under the keys, each hit's own TTL restarted if `refresh`.
+) -> Operation[tuple[list[bytes | None], bool]]:
+    """The values under the keys, and whether each one's own TTL was restarted.
 
-    A cache with a default TTL reads and restarts in one round trip. One without spends a second only where an entry
-    turns out to have a TTL of its own.
+    A cache with a default TTL reads and restarts in one round trip. For one without, the callers restart what turns out
+    to have a TTL of its own, in a second.
     """
     values: list[bytes | None] = []
+    restarted = refresh and space.ttl is not None
     for chunk in _chunks(keys):
         found = None
-        if refresh and space.ttl is not None and able.scripts:
+        if restarted and able.scripts:
             found = yield from _read_restarting_ttls(able, chunk)
         if found is None:
+            restarted = False
             (found,) = yield [("MGET", *chunk)]
             _raise_if_error(found)
-            if refresh and codec.any_ttl(found):
-                yield from _restart_ttls(able, chunk, found)
         values += found
-    return values
+    return values, restarted
 
 
 def _read_restarting_ttls(able: ServerAbilities, keys: Sequence[str]) -> Operation[list[bytes | None] | None]:
@@ -151,15 +159,17 @@ def _read_restarting_ttls(able: ServerAbilities, keys: Sequence[str]) -> Operati
     return cast("list[bytes | None]", values)
 
 
+def _any_ttl(entries: Iterable[CacheEntry | None]) -> bool:
+    return any(entry is not None and entry["ttl"] for entry in entries)
+
+
 def _restart_ttls(able: ServerAbilities, keys: Sequence[str], values: Sequence[bytes | None]) -> Operation[None]:
-    own = [
-        (key, ttl)
-        for key, value in zip(keys, values, strict=True)
-        if value is not None and (ttl := codec.own_ttl(value))
-    ]
-    if not own or (yield from _run_script(able, RESTART_TTLS, [key for key, _ in own])) is not None:
-        return
-    yield [("EXPIRE", key, ttl) for key, ttl in own]  # a server that may not write now still answers the read
+    """Restarts the TTLs of the values that have one of their own."""
+    own = {key: ttl for key, value in zip(keys, values, strict=True) if value and (ttl := codec.own_ttl(value))}
+    for chunk in _chunks(list(own)):
+        if (yield from _run_script(able, RESTART_TTLS, chunk)) is None:
+            # A server that may not write now still answers the read: these replies are not looked at.
+            yield [("EXPIRE", key, own[key]) for key in chunk]
 
 
 # ------------------------------------------------------------------------------------------------ writing

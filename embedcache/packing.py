@@ -43,10 +43,13 @@ def pack_texts(space: Keyspace, texts: Sequence[Text], model_name: str) -> tuple
     encoded = encode_texts(texts)
     identities = [text + suffix for text in encoded]
     model_bytes = len(suffix) - 1
-    tags = [
-        codec.tag_prefix(len(text), model_bytes, isinstance(given, bytes)) + identity
-        for text, identity, given in zip(encoded, identities, texts, strict=True)
-    ]
+    # Texts have few different lengths: what stands before an identity is looked up, not packed anew for each.
+    prefixes = {size: codec.tag_prefix(size, model_bytes, False) for size in set(map(len, encoded))}
+    tags = [prefixes[len(text)] + identity for text, identity in zip(encoded, identities, strict=True)]
+    if set(map(type, texts)) != {str}:
+        for index, given in enumerate(texts):
+            if isinstance(given, bytes):
+                tags[index] = codec.tag_prefix(len(given), model_bytes, True) + identities[index]
     return space.keys(identities), tags
 
 
