@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from calling import Caller
 from hypothesis import settings
 from servers import BINARIES, Server, ServerNotFoundError
 
@@ -58,21 +59,6 @@ def server(request: pytest.FixtureRequest, start_server: Callable[[str], Server]
 def valkey(start_server: Callable[[str], Server]) -> Server:
     """The kind of server that the package embeds, empty."""
     return _emptied(start_server("valkey9"))
-
-
-class Caller:
-    """A cache whose methods are called by their sync names, and run sync or, each by its twin, on one event loop."""
-
-    def __init__(self, cache: EmbeddingsCache, runner: asyncio.Runner | None) -> None:
-        self.cache = cache
-        self._runner = runner
-
-    def __getattr__(self, name: str) -> Any:
-        twin = getattr(self.cache, f"a{name}", None)
-        runner = self._runner
-        if runner is None or twin is None:
-            return getattr(self.cache, name)
-        return lambda *args, **kwargs: runner.run(twin(*args, **kwargs))
 
 
 @pytest.fixture(params=["sync", "async"])

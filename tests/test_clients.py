@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
-from conftest import Caller
+from calling import Caller
 from servers import Server
 from working import MODEL, VECTOR, awaits, items, works
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Caller
+from calling import Caller
 from servers import BINARIES, Server, free_port, running
 from working import MODEL, VECTOR, items, works
 

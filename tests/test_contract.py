@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Caller
+from calling import Caller
 from servers import Server
 
 from embedcache import EmbeddingsCache

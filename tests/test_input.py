@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Caller
+from calling import Caller
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servers import Server

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Caller
+from calling import Caller
 from servers import Server
 
 from embedcache import NEVER
