@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, cast
+from typing import Final, SupportsIndex, cast
 
 from embedcache.entry import NEVER, TTL, Text
 from embedcache.errors import (
@@ -113,12 +113,9 @@ def check_ttl(ttl: object, *, index: int | None = None) -> int:
         InvalidTTLError: It is not a whole number from 1 to `MAX_TTL_SECONDS`. Floats are refused rather than rounded:
             0.9 s must not become 0.
     """
-    try:
-        if isinstance(ttl, bool):
-            raise TypeError
-        seconds = int(operator.index(ttl))  # type: ignore[arg-type]  # numpy's integers too; raises for the rest
-    except TypeError:
-        raise InvalidTTLError(f"a TTL is a whole number of seconds, None or NEVER, not {ttl!r}", index=index) from None
+    seconds = _whole_number(ttl)
+    if seconds is None:
+        raise InvalidTTLError(f"a TTL is a whole number of seconds, None or NEVER, not {ttl!r}", index=index)
     if not 1 <= seconds <= MAX_TTL_SECONDS:
         raise InvalidTTLError(f"a TTL is from 1 to {MAX_TTL_SECONDS} seconds, not {seconds}", index=index)
     return seconds
@@ -130,15 +127,20 @@ def check_dimension(dimension: object) -> int:
     Raises:
         InvalidInputError: It is not a whole number above zero.
     """
-    try:
-        if isinstance(dimension, bool):
-            raise TypeError
-        length = int(operator.index(dimension))  # type: ignore[arg-type]  # as in `check_ttl`
-    except TypeError:
-        length = 0
-    if length < 1:
+    length = _whole_number(dimension)
+    if length is None or length < 1:
         raise InvalidInputError(f"a dimension is a whole number above zero, not {dimension!r}")
     return length
+
+
+def _whole_number(value: object) -> int | None:
+    """The value as a plain int, numpy's integers too; None for anything else, bools and floats among it."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        return None
+    try:
+        return int(operator.index(value))
+    except TypeError:
+        return None  # an array has __index__ too
 
 
 def check_keys(keys: Sequence[str]) -> Sequence[str]:
