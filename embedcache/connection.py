@@ -14,7 +14,7 @@ import asyncio
 import os
 import re
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -176,10 +176,11 @@ class RedisConnection:
         try:
             return _send(self.client(), commands)
         except _NO_ANSWER as error:
-            if self._embedded is None:
+            server = self._embedded
+            if server is None:
                 raise self._unavailable(error) from error
         # The embedded server is ours to bring back; it has been away, so that nothing is lost by asking again.
-        self._embedded.ensure_running()
+        server.ensure_running()
         try:
             return _send(self.client(), commands)
         except _NO_ANSWER as error:
@@ -189,9 +190,10 @@ class RedisConnection:
         try:
             return await _asend(await self.async_client(), commands)
         except _NO_ANSWER as error:
-            if self._embedded is None:
+            server = self._embedded
+            if server is None:
                 raise self._unavailable(error) from error
-        await asyncio.to_thread(self._embedded.ensure_running)
+        await asyncio.to_thread(server.ensure_running)
         try:
             return await _asend(await self.async_client(), commands)
         except _NO_ANSWER as error:
@@ -220,7 +222,7 @@ class RedisConnection:
         if self.is_embedded:
             await asyncio.to_thread(self._attached)  # starting it takes a moment that the loop need not wait
         held = self._async_clients.setdefault(loop, _LoopClient(self._make_async_client()))
-        await held.close_with_loop()
+        await held.close_with_loop(lambda: self._async_clients.pop(loop, None))
         return held.client
 
     def _make_client(self) -> redis.Redis:
@@ -307,16 +309,18 @@ class _LoopClient:
         self.client = client
         self._waiting: AsyncGenerator[None, None] | None = None
 
-    async def close_with_loop(self) -> None:
+    async def close_with_loop(self, forget: Callable[[], object]) -> None:
+        """Has the loop close the client when it ends, and then `forget` it."""
         if self._waiting is None:
-            self._waiting = self._close_at_end()
+            self._waiting = self._close_at_end(forget)
             await anext(self._waiting)
 
-    async def _close_at_end(self) -> AsyncGenerator[None, None]:
+    async def _close_at_end(self, forget: Callable[[], object]) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
             await self.client.aclose()
+            forget()
 
     async def aclose(self) -> None:
         if self._waiting is not None:

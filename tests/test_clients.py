@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -126,6 +127,22 @@ def test_one_event_loop_after_another(server: Server, recwarn: pytest.WarningsRe
     cache.close()
     gc.collect()
     assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_an_event_loop_that_ended_is_let_go(valkey: Server) -> None:
+    """A program that calls asyncio.run for each request must not keep every loop it ever had."""
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def read(cache: EmbeddingsCache) -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await asyncio.gather(*(cache.aget(f"text {n}", MODEL) for n in range(100)))
+
+    with EmbeddingsCache("c", redis_url=valkey.url) as cache:
+        for _ in range(3):
+            asyncio.run(read(cache))
+        gc.collect()
+        assert [loop() for loop in loops] == [None, None, None]
+        assert valkey.raw.info("clients")["connected_clients"] == 1  # the test's own
 
 
 async def test_hundreds_of_lookups_at_once_on_one_loop(server: Server) -> None:
