@@ -385,14 +385,13 @@ class _Work:
 
     def computed(self, chunk: list[int], matrix: Matrix, seconds: float) -> None:
         if matrix.shape[1] != self._vectors.shape[1]:
-            self._start_over(matrix.shape[1])
+            self._start_over(matrix.shape[1], chunk)
         self._vectors[chunk] = matrix
         self._seconds[chunk] = seconds / len(chunk)
         self.compute_seconds += seconds
-        done = set(chunk)
-        self._missing = [index for index in self._missing if index not in done]
+        del self._missing[: len(chunk)]  # `take_missing` takes from the front
 
-    def _start_over(self, dimension: int) -> None:
+    def _start_over(self, dimension: int, chunk: list[int]) -> None:
         """What was found has another dimension than the model gives: another model's vectors, and so all are misses."""
         if self.compute_seconds:
             raise EmbeddingFailedError(
@@ -400,7 +399,7 @@ class _Work:
             )
         self._vectors = np.empty((len(self.texts), dimension), np.float32)
         self._hits = np.zeros(len(self.texts), dtype=np.bool_)
-        self._missing = list(range(len(self.texts)))
+        self._missing = chunk + sorted(set(range(len(self.texts))) - set(chunk))
 
     def report(self, texts: Sequence[Text]) -> EmbedReport:
         """The result for the texts as they were asked for, repeated ones repeated."""
