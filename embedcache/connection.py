@@ -34,6 +34,7 @@ from redis.retry import Retry
 from embedcache.errors import (
     CacheUnavailableError,
     ClientRefusedError,
+    EmbeddedServerError,
     InvalidInputError,
     InvalidURLError,
     ServerReplyError,
@@ -179,8 +180,7 @@ class RedisConnection:
             server = self._embedded
             if server is None:
                 raise self._unavailable(error) from error
-        # The embedded server is ours to bring back; it has been away, so that nothing is lost by asking again.
-        server.ensure_running()
+        self._bring_back(server)
         try:
             return _send(self.client(), commands)
         except _NO_ANSWER as error:
@@ -193,10 +193,17 @@ class RedisConnection:
             server = self._embedded
             if server is None:
                 raise self._unavailable(error) from error
-        await asyncio.to_thread(server.ensure_running)
+        await asyncio.to_thread(self._bring_back, server)
         try:
             return await _asend(await self.async_client(), commands)
         except _NO_ANSWER as error:
+            raise self._unavailable(error) from error
+
+    def _bring_back(self, server: EmbeddedServer) -> None:
+        """Restarts the embedded server, which is ours to restart, so that the commands can be sent once more."""
+        try:
+            server.ensure_running()
+        except EmbeddedServerError as error:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: BaseException) -> CacheUnavailableError:

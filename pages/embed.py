@@ -142,8 +142,14 @@ def _embed(cache: EmbeddingsCache, texts: list[str], model: str, metadata: Metad
 
 def _show_outcome(outcome: Outcome) -> None:
     _show_metrics(outcome.report)
+    if unstored := outcome.report.unstored:
+        st.warning(
+            f"The server stopped answering: {wording.counted(unstored, 'vector')} computed here could not be stored. "
+            "Embed again when it is back, and only these are computed anew.",
+            icon=":material/warning:",
+        )
     table = frames.report_frame(outcome.texts, outcome.report)
-    left, right = st.columns([5, 6], gap="large")
+    left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Texts", anchor=False)
         row = _choose_row(table)

@@ -217,6 +217,20 @@ def test_an_embedded_server_that_was_killed_comes_back(
     assert works(cache)
 
 
+@embedded
+def test_an_embedded_server_that_cannot_come_back_is_one_that_is_away(
+    caller: Callable[[EmbeddingsCache], Caller], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = caller(EmbeddingsCache(redis_url=f"embedded://{tmp_path}/data"))
+    assert works(cache)
+    monkeypatch.setenv("EMBEDCACHE_SERVER_BINARY", "/nowhere/at/all")
+    os.kill(cache.cache.connection.client().info("server")["process_id"], signal.SIGKILL)
+    with pytest.raises(CacheUnavailableError, match="/nowhere/at/all"):
+        cache.get("a", MODEL)
+    monkeypatch.delenv("EMBEDCACHE_SERVER_BINARY")
+    assert works(cache)
+
+
 def test_a_full_server_answers_reads_and_refuses_writes(caller: Callable[[EmbeddingsCache], Caller]) -> None:
     with running("valkey9", "--maxmemory-policy", "noeviction") as server:
         cache = caller(EmbeddingsCache(redis_url=server.url, ttl=500))

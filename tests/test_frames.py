@@ -217,7 +217,7 @@ def test_many_models_are_summed_up() -> None:
 def report(hits: list[bool]) -> EmbedReport:
     count = len(hits)
     vectors = np.ones((count, 4), np.float32)
-    return EmbedReport(vectors, np.array(hits), np.full(count, 0.0032), 0.001, 0.002, 0.003)
+    return EmbedReport(vectors, np.array(hits), np.full(count, 0.0032), 0.001, 0.002, 0.003, 0)
 
 
 def test_report() -> None:

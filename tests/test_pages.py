@@ -2,13 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
@@ -25,25 +25,30 @@ HOSTILE = "<script>alert(1)</script> **bold** [x](http://e.vil) ` `` :red[r] $x^
 Open = Callable[..., AppTest]
 
 
-class FakeModel(HFTextVectorizer):
-    """The default model with vectors out of a hat: what the pages do with them does not depend on the numbers."""
+class RememberingModel(HFTextVectorizer):
+    """The bundled model, read from disk once for all tests, which remembers what it was asked to compute."""
 
-    computed: list[str]
+    transformer: Any = None
 
-    def load(self) -> None:
-        self._transformer = object()
-        self.computed = []
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.computed: list[Any] = []
 
-    def _compute(self, texts: Sequence[Any]) -> np.ndarray:
+    def _load(self) -> Any:
+        if RememberingModel.transformer is None:
+            RememberingModel.transformer = super()._load()
+        return RememberingModel.transformer
+
+    def _compute(self, texts: Sequence[Any]) -> Any:
         self.computed += texts
-        return np.array([np.full(8, len(text) / 100) for text in texts], np.float32)
+        return super()._compute(texts)
 
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An embedded server of this test's own, and none of it left behind."""
     monkeypatch.setenv("EMBEDCACHE_URL", f"embedded://{tmp_path}/server")
-    monkeypatch.setattr(session, "HFTextVectorizer", FakeModel)
+    monkeypatch.setattr(session, "HFTextVectorizer", RememberingModel)
     yield
     st.cache_data.clear()
     st.cache_resource.clear()  # closes the caches, which ends the server
@@ -146,10 +151,23 @@ def test_a_miss_then_a_hit(cache: EmbeddingsCache) -> None:
     assert metrics(app)["Hits"] == "1"
     row = app.dataframe[0].value.iloc[0]
     assert list(row["result"]) == ["Hit"]
-    assert row["dimension"] == 8
+    assert row["dimension"] == 384
     assert row["ms"] > 0
     assert app.get("plotly_chart")
     assert cache.exists("What is machine learning?", DEFAULT_MODEL)
+
+
+def test_what_could_not_be_stored_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = open_page("embed")
+
+    def compute(self: RememberingModel, texts: Sequence[Any]) -> Any:
+        monkeypatch.setenv("EMBEDCACHE_SERVER_BINARY", "/nowhere")  # the server cannot be brought back
+        os.kill(EmbeddedServer.attach(tmp_path / "server").pid or 0, signal.SIGKILL)
+        return HFTextVectorizer._compute(self, texts)
+
+    monkeypatch.setattr(RememberingModel, "_compute", compute)
+    embed(app, "What is machine learning?")
+    assert app.warning[0].value.startswith("The server stopped answering: 1 vector computed here could not be stored")
 
 
 def test_metadata_and_ttl_are_stored(cache: EmbeddingsCache) -> None:
@@ -216,10 +234,10 @@ def test_bad_input_is_a_sentence(text: str, metadata: str, said: str, cache: Emb
 
 
 def test_a_model_that_cannot_be_loaded_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: FakeModel) -> None:
+    def fail(self: RememberingModel) -> None:
         raise ModelUnavailableError("no such model: **x**")
 
-    monkeypatch.setattr(FakeModel, "load", fail)
+    monkeypatch.setattr(RememberingModel, "load", fail)
     app = embed(open_page("embed"), "t")
     assert "**The model cannot be loaded.** `no such model: **x**`" in app.error[0].value
 

@@ -297,6 +297,20 @@ def test_async_methods_leave_the_event_loop_free(cache: EmbeddingsCache) -> None
     np.testing.assert_array_equal(asyncio.run(both()), vector_of("a"))
 
 
+def test_what_a_server_that_goes_away_midway_did_not_keep_is_told() -> None:
+    texts = [f"text {i}" for i in range(CHUNK_TEXTS + 10)]
+    with running("valkey9") as server, EmbeddingsCache("v", redis_url=server.url) as cache:
+
+        def embed_many(chunk: Sequence[str | bytes]) -> np.ndarray:
+            if texts[-1] in chunk:
+                server.stop()
+            return np.array([vector_of(text) for text in chunk])
+
+        report = CustomVectorizer(vector_of, "toy", cache, embed_many_callable=embed_many).embed_report(texts)
+    assert report.unstored == 10
+    np.testing.assert_array_equal(report.vectors, [vector_of(text) for text in texts])
+
+
 def test_without_its_server_a_vectorizer_computes_and_warns_once_per_outage(caplog: pytest.LogCaptureFixture) -> None:
     model = Model()
     with running("valkey9") as server, EmbeddingsCache("v", redis_url=server.url) as cache:
@@ -309,8 +323,10 @@ def test_without_its_server_a_vectorizer_computes_and_warns_once_per_outage(capl
             warnings = [record.getMessage() for record in caplog.records]
             assert len(warnings) == outage
             assert "without the cache" in warnings[-1]
+            assert vectorizer.embed_report(["a", "b", "a"]).unstored == 2
             server.start()
-            assert not vectorizer.embed_report(["a"]).hits[0]
+            stored = vectorizer.embed_report(["a"])
+            assert (stored.hits[0], stored.unstored) == (False, 0)
             assert vectorizer.embed_report(["a"]).hits[0]
 
 

@@ -48,6 +48,7 @@ class EmbedReport:
         lookup_seconds: What reading the cache took.
         compute_seconds: What the model took.
         store_seconds: What writing to the cache took.
+        unstored: Distinct texts whose vectors were computed but not kept, because the cache's server did not answer.
     """
 
     vectors: Matrix
@@ -56,6 +57,7 @@ class EmbedReport:
     lookup_seconds: float
     compute_seconds: float
     store_seconds: float
+    unstored: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +291,7 @@ class BaseVectorizer(ABC):
         computed = perf_counter()
         work.computed(chunk, matrix, computed - start)
         if not work.use_cache:
+            work.unstored += len(chunk) if work.lost_cache else 0
             return
         try:
             yield Store(
@@ -299,10 +302,11 @@ class BaseVectorizer(ABC):
             )
         except CacheUnavailableError as error:
             self._cache_failed(work, error)
+            work.unstored += len(chunk)
         work.store_seconds += perf_counter() - computed
 
     def _cache_failed(self, work: _Work, error: CacheUnavailableError) -> None:
-        work.use_cache = False
+        work.use_cache, work.lost_cache = False, True
         if not self._cache_is_away:
             _log.warning("embedding without the cache: %s", error)
         self._cache_is_away = True
@@ -365,6 +369,8 @@ class _Work:
     def __init__(self, texts: list[Text], *, use_cache: bool) -> None:
         self.texts = texts
         self.use_cache = use_cache
+        self.lost_cache = False
+        self.unstored = 0
         self.lookup_seconds = self.compute_seconds = self.store_seconds = 0.0
         self._hits = np.zeros(len(texts), dtype=np.bool_)
         self._seconds = np.zeros(len(texts))
@@ -409,7 +415,15 @@ class _Work:
             position = {text: index for index, text in enumerate(self.texts)}
             rows = [position[text] for text in texts]
             vectors, hits, seconds = vectors[rows], hits[rows], seconds[rows]
-        return EmbedReport(vectors, hits, seconds, self.lookup_seconds, self.compute_seconds, self.store_seconds)
+        return EmbedReport(
+            vectors=vectors,
+            hits=hits,
+            seconds=seconds,
+            lookup_seconds=self.lookup_seconds,
+            compute_seconds=self.compute_seconds,
+            store_seconds=self.store_seconds,
+            unstored=self.unstored,
+        )
 
 
 def _report(on_progress: Callable[[int, int], None] | None, work: _Work) -> None:
