@@ -16,11 +16,12 @@ from embedcache.connection import RedisConnection
 from embedcache.entry import EntrySummary
 from embedcache.errors import ServerReplyError
 from embedcache.keyspace import split_key
-from embedcache.operations import Command, Operation
+from embedcache.operations import Command, Operation, ServerAbilities, run_script
+from embedcache.scripts import READ_HEADS
 
 _BATCH: Final = 1_000
 _HEAD_BYTES: Final = 1_024
-"""Read of each value at first: the whole head of nearly every entry. A longer one is read in a second round trip."""
+"""Without scripts, read of each value at first: the head of nearly every entry. A longer one takes a second trip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,7 @@ def _read_info() -> Operation[tuple[dict[str, Any], int]]:
 
 
 def _survey(max_keys: int) -> Operation[Survey]:
+    able = ServerAbilities()
     tallies: dict[str, _Tally] = {}
     seen: set[str] = set()  # SCAN may return a key twice
     scanned, cursor = 0, 0
@@ -169,7 +171,7 @@ def _survey(max_keys: int) -> Operation[Survey]:
         scanned += len(found)
         keys = [key for key in _entry_keys(found) if key not in seen]
         seen.update(keys)
-        heads = yield from _heads(keys)
+        heads = yield from _heads(able, keys)
         for key, (head, size) in zip(keys, heads, strict=True):
             if head is not None:
                 tally = tallies.setdefault(key[:-65], _Tally())
@@ -195,10 +197,21 @@ def _entry_keys(found: Sequence[bytes]) -> Iterator[str]:
             yield key
 
 
-def _heads(keys: Sequence[str]) -> Operation[list[tuple[codec.Head | None, int]]]:
+def _heads(able: ServerAbilities, keys: Sequence[str]) -> Operation[list[tuple[codec.Head | None, int]]]:
     """The heads of the values under these keys, each with its value's length in bytes."""
     if not keys:
         return []
+    found = yield from run_script(able, READ_HEADS, keys)
+    if found is None:
+        found = yield from _heads_by_commands(keys)
+    return [
+        (codec.decode_head(head), size) if isinstance(head, bytes) else (None, 0)
+        for head, size in zip(found[::2], found[1::2], strict=True)
+    ]
+
+
+def _heads_by_commands(keys: Sequence[str]) -> Operation[list[Any]]:
+    """What the script `READ_HEADS` returns, where scripts are refused."""
     commands: list[Command] = [("GETRANGE", key, 0, _HEAD_BYTES - 1) for key in keys]
     replies = yield [*commands, *[("STRLEN", key) for key in keys]]
     values, sizes = replies[: len(keys)], replies[len(keys) :]
@@ -211,17 +224,15 @@ def _heads(keys: Sequence[str]) -> Operation[list[tuple[codec.Head | None, int]]
         longer = yield [("GETRANGE", keys[index], 0, end - 1) for index, end in long]
         for (index, _), value in zip(long, longer, strict=True):
             values[index] = value
-    return [
-        (codec.decode_head(value), size) if isinstance(value, bytes) and isinstance(size, int) else (None, 0)
-        for value, size in zip(values, sizes, strict=True)
-    ]
+    return [reply for pair in zip(values, sizes, strict=True) for reply in pair]
 
 
 def _summaries(keys: Sequence[str]) -> Operation[list[EntrySummary | None]]:
+    able = ServerAbilities()
     found: list[EntrySummary | None] = []
     for start in range(0, len(keys), _BATCH):
         chunk = keys[start : start + _BATCH]
-        heads = yield from _heads(chunk)
+        heads = yield from _heads(able, chunk)
         replies = yield [command for key in chunk for command in (("PTTL", key), ("MEMORY", "USAGE", key))]
         for index, (key, (head, size)) in enumerate(zip(chunk, heads, strict=True)):
             milliseconds, memory = replies[2 * index : 2 * index + 2]

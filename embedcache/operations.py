@@ -151,7 +151,7 @@ def _read(
 def _read_restarting_ttls(able: ServerAbilities, keys: Sequence[str]) -> Operation[list[bytes | None] | None]:
     """The values, and each one's own TTL restarted, in one round trip; None where scripts are refused."""
     if len(keys) < _LARGE_READ:
-        return cast("list[bytes | None] | None", (yield from _run_script(able, READ_RESTARTING_TTLS, keys)))
+        return cast("list[bytes | None] | None", (yield from run_script(able, READ_RESTARTING_TTLS, keys)))
     values, restarted = yield [("MGET", *keys), ("EVALSHA", RESTART_TTLS.sha, len(keys), *keys)]
     _raise_if_error(values)
     if isinstance(restarted, ServerReplyError):
@@ -167,7 +167,7 @@ def _restart_ttls(able: ServerAbilities, keys: Sequence[str], values: Sequence[b
     """Restarts the TTLs of the values that have one of their own."""
     own = {key: ttl for key, value in zip(keys, values, strict=True) if value and (ttl := codec.own_ttl(value))}
     for chunk in _chunks(list(own)):
-        if (yield from _run_script(able, RESTART_TTLS, chunk)) is None:
+        if (yield from run_script(able, RESTART_TTLS, chunk)) is None:
             # A server that may not write now still answers the read: these replies are not looked at.
             yield [("EXPIRE", key, own[key]) for key in chunk]
 
@@ -218,7 +218,7 @@ def _send_with_ttl(able: ServerAbilities, writes: Writes, ttl: int) -> Operation
             _raise_if_error(reply)
             return
         able.msetex = False
-    if (yield from _run_script(able, WRITE_WITH_TTL, writes.keys, [*writes.values, ttl])) is None:
+    if (yield from run_script(able, WRITE_WITH_TTL, writes.keys, [*writes.values, ttl])) is None:
         yield from _checked(*_single_sets(writes))
 
 
@@ -305,7 +305,7 @@ def expire(space: Keyspace, able: ServerAbilities, key: str, ttl: TTL) -> Operat
     seconds = space.resolve_ttl(ttl)
     (owned,) = space.owned_keys([key])
     header = (seconds or 0).to_bytes(4, "little")
-    changed = yield from _run_script(able, CHANGE_TTL, [owned], [header, seconds or 0])
+    changed = yield from run_script(able, CHANGE_TTL, [owned], [header, seconds or 0])
     if changed is not None:
         return bool(changed)
     # Without scripts: read, change, write back only if the key is still there. SETRANGE would create it.
@@ -342,7 +342,7 @@ def _raise_if_error(reply: object) -> None:
         raise reply
 
 
-def _run_script(
+def run_script(
     able: ServerAbilities, script: Script, keys: Sequence[str], args: Sequence[bytes | int] = ()
 ) -> Operation[Any]:
     """The script's reply, or None where this server runs none for us (no script of ours returns nil)."""

@@ -66,3 +66,17 @@ if ARGV[2] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('EXPIRE', 
 return 1
 """)
 """KEYS: one entry; ARGV: its TTL as 4 little-endian bytes and in seconds, 0 for never. Returns 1 if there was one."""
+
+READ_HEADS: Final = Script("""
+local found = {}
+for i = 1, #KEYS do
+  local start = redis.pcall('GETRANGE', KEYS[i], 0, 15)
+  found[2 * i - 1], found[2 * i] = false, 0
+  if #start == 16 and string.sub(start, 1, 4) == 'EMB\\1' then
+    found[2 * i - 1] = redis.call('GETRANGE', KEYS[i], 0, struct.unpack('<I4', start, 13) - 1)
+    found[2 * i] = redis.call('STRLEN', KEYS[i])
+  end
+end
+return found
+""")
+"""KEYS: entries. Returns, for each in turn, its value up to the vector and the value's length; nil and 0 for others."""

@@ -1,0 +1,124 @@
+"""What is on a server: its health, its caches, and entries without their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from servers import Server
+
+from embedcache import NEVER, CacheUnavailableError, EmbeddingsCache, inspector
+from embedcache.connection import RedisConnection
+
+KINDS = {"valkey9": ("Valkey", "9."), "redis62": ("Redis", "6.2."), "redis8": ("Redis", "8.")}
+
+
+@pytest.fixture(params=["scripts", "no scripts"])
+def connection(request: pytest.FixtureRequest, server: Server) -> Iterator[RedisConnection]:
+    """A connection by which scripts may be run, or may not."""
+    if request.param == "no scripts":
+        rules = ["on", ">word", "~*", "+@all", "-@scripting"]
+        server.raw.execute_command("ACL", "SETUSER", "plain", "reset", *rules)
+    client = redis.Redis(unix_socket_path=str(server.socket))
+    if request.param == "no scripts":
+        client = redis.Redis(unix_socket_path=str(server.socket), username="plain", password="word")  # noqa: S106
+    yield RedisConnection(client=client)
+    client.close()
+    server.raw.execute_command("ACL", "DELUSER", "plain")
+
+
+def cache(server: Server, name: str, **options: Any) -> EmbeddingsCache:
+    return EmbeddingsCache(name, redis_url=server.url, **options)
+
+
+def test_a_server_says_who_it_is_and_how(server: Server, request: pytest.FixtureRequest) -> None:
+    kind, version = KINDS[request.node.callspec.params["server"]]
+    with cache(server, "c") as opened:
+        opened.set("a", "m", [1.0])
+        server.raw.set("stranger", "x")
+        info = inspector.server_info(opened.connection)
+    assert (info.kind, info.mode, info.total_keys) == (kind, "standalone", 2)
+    assert info.version.startswith(version)
+    assert info.address == server.url
+    assert info.used_memory_bytes == pytest.approx(server.raw.info("memory")["used_memory"], rel=0.5)
+    assert info.maxmemory_bytes == 0
+    assert info.maxmemory_policy == "noeviction"
+    assert not info.aof_enabled
+    assert info.connected_clients >= 1
+    assert info.round_trip_seconds > 0
+
+
+def test_a_server_that_is_away_is_an_error() -> None:
+    with pytest.raises(CacheUnavailableError):
+        inspector.server_info(RedisConnection("unix:///nowhere/at/all.sock"))
+
+
+def test_caches_are_found_and_their_entries_counted_by_model(server: Server, connection: RedisConnection) -> None:
+    for name, model, count in (("a", "m", 1_500), ("a", "n", 2), ("a:b", "m", 3), ("*?[x]", "ü", 1)):
+        with cache(server, name) as opened:
+            opened.mset([{"text": f"text {i}", "model_name": model, "embedding": [1.0, 2.0]} for i in range(count)])
+    sizes = {name: sum(map(server.raw.strlen, server.raw.keys(f"{name}:[0-9a-f]*"))) for name in ("a:b",)}
+    server.raw.set("a:" + "0" * 64, "not an entry")
+    server.raw.rpush("a:" + "1" * 64, "a list")
+    server.raw.set("stranger", "x")
+    server.raw.set(b"\xff:" + b"2" * 64, "no UTF-8")
+    survey = inspector.find_caches(connection)
+    assert [(found.name, found.entries, found.models) for found in survey.caches] == [
+        ("*?[x]", 1, {"ü": 1}),
+        ("a", 1_502, {"m": 1_500, "n": 2}),
+        ("a:b", 3, {"m": 3}),
+    ]
+    assert survey.caches[2].bytes == sizes["a:b"]
+    assert survey.complete
+    assert survey.scanned_keys >= 1_510
+
+
+def test_a_survey_stops_where_it_is_told_to_and_says_so(valkey: Server) -> None:
+    with cache(valkey, "c") as opened:
+        opened.mset([{"text": f"text {i}", "model_name": "m", "embedding": [1.0]} for i in range(5_000)])
+        survey = inspector.find_caches(opened.connection, max_keys=1_000)
+    assert not survey.complete
+    assert 1_000 <= survey.caches[0].entries < 5_000
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8"])
+def test_an_entry_is_summarised_without_its_vector(server: Server, connection: RedisConnection, dtype: str) -> None:
+    with cache(server, "c", dtype=dtype) as opened:
+        key = opened.set("What is it?", "m", np.ones(300), {"page": 3}, ttl=500)
+        written = opened.get_by_key(key)
+    (found,) = inspector.summarise(connection, [key])
+    assert found is not None
+    assert written is not None
+    assert (found.key, found.text, found.model_name, found.dimension) == (key, "What is it?", "m", 300)
+    assert (found.dtype, found.metadata, found.ttl) == (dtype, {"page": 3}, 500)
+    assert found.inserted_at == written["inserted_at"]
+    assert found.expires_in is not None
+    assert 400 < found.expires_in <= 500
+    assert found.value_bytes == server.raw.strlen(key)
+    assert found.memory_bytes == server.raw.memory_usage(key)
+
+
+def test_long_texts_bytes_and_what_is_not_there(server: Server, connection: RedisConnection) -> None:
+    long, image = "long text " * 5_000, b"\x89PNG" * 300
+    with cache(server, "c") as opened:
+        keys = [opened.set(long, "m", [1.0, 2.0], ttl=NEVER), opened.set(image, "m", [1.0])]
+    server.raw.set("c:" + "0" * 64, "x")
+    first, second, *others = inspector.summarise(connection, [*keys, "c:" + "0" * 64, "c:" + "1" * 64, "x"])
+    assert first is not None
+    assert second is not None
+    assert (first.text, first.dimension, first.ttl, first.expires_in) == (long, 2, None, None)
+    assert (second.text, second.dimension) == (image, 1)
+    assert others == [None, None, None]
+
+
+def test_looking_changes_nothing(server: Server, connection: RedisConnection) -> None:
+    with cache(server, "c") as opened:
+        key = opened.set("a", "m", [1.0], ttl=500)
+    server.raw.expire(key, 100)
+    inspector.find_caches(connection)
+    inspector.summarise(connection, [key])
+    assert server.raw.ttl(key) <= 100
+    assert server.raw.dbsize() == 1
