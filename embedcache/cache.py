@@ -14,7 +14,7 @@ from embedcache import codec, operations
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, EmbeddingLike, FloatArray, Never, Text
 from embedcache.keyspace import Keyspace
 from embedcache.operations import ServerAbilities
-from embedcache.packing import pack_texts
+from embedcache.packing import pack_text
 
 if TYPE_CHECKING:
     import redis
@@ -101,7 +101,7 @@ class EmbeddingsCache:
 
     def key_for(self, text: Text, model_name: str) -> str:
         """The key under which this text's entry is kept, whether or not there is one."""
-        ((key,), _) = pack_texts(self._space, [text], model_name)
+        key, _ = pack_text(self._space, text, model_name)
         return key
 
     def owns(self, key: str) -> bool:
@@ -147,11 +147,15 @@ class EmbeddingsCache:
 
     def get(self, text: Text, model_name: str) -> CacheEntry | None:
         """The entry of this text and model, or None. A hit starts its own TTL again, if `refresh_ttl`."""
-        return self.mget([text], model_name)[0]
+        return self.connection.drive(
+            operations.get_one(self._space, self._able, text, model_name, refresh=self._refresh)
+        )
 
     async def aget(self, text: Text, model_name: str) -> CacheEntry | None:
         """Async twin of `get`."""
-        return (await self.amget([text], model_name))[0]
+        return await self.connection.adrive(
+            operations.get_one(self._space, self._able, text, model_name, refresh=self._refresh)
+        )
 
     def exists(self, text: Text, model_name: str) -> bool:
         """Whether this text is cached under this model. No vector is moved, no TTL restarted.

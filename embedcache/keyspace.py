@@ -65,6 +65,10 @@ class Keyspace:
         """
         return _GLOB_SPECIAL.sub(r"\\\1", self.name).encode() + b":" + b"?" * _ID_DIGITS
 
+    def key(self, identity: bytes) -> str:
+        """The key of an identity."""
+        return f"{self.name}:{sha256(identity).hexdigest()}"
+
     def keys(self, identities: Sequence[bytes]) -> list[str]:
         """The key of each identity, in order."""
         return [f"{self.name}:{sha256(identity).hexdigest()}" for identity in identities]

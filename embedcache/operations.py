@@ -23,7 +23,7 @@ from embedcache import codec
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, FloatArray, Never, Text
 from embedcache.errors import ServerReplyError
 from embedcache.keyspace import Keyspace, check_dimension, check_keys
-from embedcache.packing import Writes, check_fields, pack_items, pack_texts
+from embedcache.packing import Writes, check_fields, pack_items, pack_one, pack_text, pack_texts
 from embedcache.scripts import CHANGE_TTL, READ_RESTARTING_TTLS, RESTART_TTLS, WRITE_WITH_TTL, Script
 
 R = TypeVar("R")
@@ -69,6 +69,18 @@ def mget(
     if refresh and not restarted and _any_ttl(found):
         yield from _restart_ttls(able, keys, values)
     return found
+
+
+def get_one(
+    space: Keyspace, able: ServerAbilities, text: Text, model_name: str, *, refresh: bool
+) -> Operation[CacheEntry | None]:
+    """The entry of one text, or None: `mget` without its lists."""
+    key, tag = pack_text(space, text, model_name)
+    values, restarted = yield from _read(space, able, [key], refresh=refresh)
+    entry = codec.decode(values[0], key, tag, text, model_name)
+    if refresh and not restarted and entry is not None and entry["ttl"]:
+        yield from _restart_ttls(able, [key], values)
+    return entry
 
 
 def mget_by_keys(
@@ -194,10 +206,10 @@ def mset(
 
 def set_one(space: Keyspace, dtype: codec.StoredDtype, item: CacheItem, *, now: float) -> Operation[str]:
     """Stores one item of our own making; returns its key."""
-    writes = pack_items(space, dtype, [item], None, now)
-    (reply,) = yield _single_sets(writes)
+    key, value, ttl = pack_one(space, dtype, item, now)
+    (reply,) = yield [_set(key, value, ttl)]
     _raise_if_error(reply)
-    return writes.keys[0]
+    return key
 
 
 def _send_writes(able: ServerAbilities, writes: Writes) -> Operation[None]:
@@ -227,10 +239,11 @@ def _pairs(writes: Writes) -> Iterator[str | bytes]:
 
 
 def _single_sets(writes: Writes) -> list[Command]:
-    return [
-        ("SET", key, value) if ttl is None else ("SET", key, value, "EX", ttl)
-        for key, value, ttl in zip(*writes, strict=True)
-    ]
+    return [_set(*write) for write in zip(writes.keys, writes.values, writes.ttls, strict=True)]
+
+
+def _set(key: str, value: bytes, ttl: int | None) -> Command:
+    return ("SET", key, value) if ttl is None else ("SET", key, value, "EX", ttl)
 
 
 def _write_chunks(writes: Writes) -> Iterator[Writes]:

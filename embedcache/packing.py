@@ -16,7 +16,7 @@ import numpy.typing as npt
 from embedcache import codec
 from embedcache.entry import TTL, CacheItem, EmbeddingLike, FloatArray, Text
 from embedcache.errors import InvalidEmbeddingError, InvalidInputError
-from embedcache.keyspace import Keyspace, check_batch, encode_model_name, encode_texts, position_in
+from embedcache.keyspace import Keyspace, check_batch, encode_model_name, encode_text, encode_texts, position_in
 from embedcache.metadata import pack_metadata
 
 
@@ -30,6 +30,19 @@ class Writes(NamedTuple):
     def part(self, start: int, stop: int) -> Writes:
         """The entries from `start` up to `stop`."""
         return Writes(self.keys[start:stop], self.values[start:stop], self.ttls[start:stop])
+
+
+def pack_text(space: Keyspace, text: Text, model_name: str) -> tuple[str, bytes]:
+    """The key of one text, and the tag that its value must carry.
+
+    Raises:
+        InvalidTextError: The text cannot be cached.
+        InvalidModelNameError: The model name cannot be used.
+    """
+    model = encode_model_name(model_name)
+    encoded = encode_text(text)
+    identity = encoded + b":" + model
+    return space.key(identity), codec.tag_prefix(len(encoded), len(model), isinstance(text, bytes)) + identity
 
 
 def pack_texts(space: Keyspace, texts: Sequence[Text], model_name: str) -> tuple[list[str], list[bytes]]:
@@ -51,6 +64,22 @@ def pack_texts(space: Keyspace, texts: Sequence[Text], model_name: str) -> tuple
             if isinstance(given, bytes):
                 tags[index] = codec.tag_prefix(len(given), model_bytes, True) + identities[index]
     return space.keys(identities), tags
+
+
+def pack_one(space: Keyspace, dtype: codec.StoredDtype, item: CacheItem, now: float) -> tuple[str, bytes, int | None]:
+    """One item ready to be sent: its key, its packed value, and the seconds it lives or None.
+
+    What `pack_items` does for many, without the lists that are worth their while only there.
+
+    Raises:
+        InvalidInputError: It cannot be stored.
+    """
+    model_name = item["model_name"]
+    key, tag = pack_text(space, item["text"], model_name)
+    (vector,) = _pack_vectors([item["embedding"]], [model_name], dtype)
+    seconds = space.resolve_ttl(item.get("ttl"))
+    rest = codec.pack_rest(now, pack_metadata(item.get("metadata")))
+    return key, codec.encode(tag, vector, dtype, seconds, rest), seconds
 
 
 def pack_items(space: Keyspace, dtype: codec.StoredDtype, items: Sequence[CacheItem], ttl: TTL, now: float) -> Writes:
