@@ -1,7 +1,8 @@
-"""The cache beside raw redis-py moving the same bytes: interleaved rounds on one private server, medians and ratios.
+"""The cache beside raw redis-py moving the same bytes: shuffled rounds on one private server, medians and ratios.
 
-Interleaved, because raw MGET alone reads about 2.5 times faster than among other work (the allocator hands the same
-pages out again): only rounds that took turns can be compared.
+Ratios compare Python with waiting, so they depend on what waiting costs. On a quiet machine with two cores, a raw GET
+over a Unix socket takes about 115 microseconds, most of it waking the other process. With another program busy beside
+it, nobody sleeps deeply, a raw GET takes 25, and the same microseconds of ours weigh more. Compare runs of one state.
 
     python benchmarks/core.py [--entries 1000] [--dimension 384] [--rounds 40]
 """
@@ -84,29 +85,18 @@ def measures(socket: Path, entries: int, dimension: int) -> tuple[list[Measure],
 
 
 def time_rounds(group: list[Measure], rounds: int, repeat: int) -> dict[str, float]:
-    """Median seconds per call of each measure; every round runs all of them once, in an order of its own.
-
-    Before each measure runs the same other work, which leaves the allocator as a busy program does: the memory of the
-    last reply went back to the system. Without it, raw MGET takes 1.6 or 3.2 microseconds per entry by chance, from run
-    to run, for whether its pages are at hand.
-    """
+    """Median seconds per call of each measure; every round runs all of them once, in an order of its own."""
     shuffled = random.Random(0)  # noqa: S311  # an order, not a secret
     samples: dict[str, list[float]] = {measure.name: [] for measure in group}
     for measure in group:
         measure.run()
     for _ in range(rounds):
         for measure in shuffled.sample(group, len(group)):
-            other_work()
             start = time.perf_counter()
             for _ in range(repeat):
                 measure.run()
             samples[measure.name].append((time.perf_counter() - start) / repeat)
     return {name: statistics.median(times) for name, times in samples.items()}
-
-
-def other_work() -> int:
-    """Allocates and frees some megabytes in pieces of an entry's size."""
-    return len([bytes(1_700) for _ in range(3_000)])
 
 
 def print_group(group: list[Measure], seconds: dict[str, float], entries: int) -> None:
