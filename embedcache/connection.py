@@ -27,7 +27,7 @@ from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
 from redis.connection import parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -92,7 +92,7 @@ _SHARED_SETTINGS: Final = frozenset(
 _POOL_SETTINGS: Final = frozenset(
     {"connection_class", "max_connections", "cache", "cache_config", "cache_factory", "maint_notifications_config"}
 )
-_NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError, OSError)
+_NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError)  # or none that is Redis's
 
 
 class RedisConnection:

@@ -155,6 +155,9 @@ def _pack_identities(
 ) -> tuple[list[str], list[bytes]]:
     """As `pack_texts`, where each text has a model name of its own."""
     if len(model_names) == 1 or (model_names and len(set(map(id, model_names))) == 1):
+        encode_model_name(
+            model_names[0], index=position_in(texts, 0)
+        )  # here it is an item's, and the error names which
         return pack_texts(space, texts, model_names[0])
     encoded_texts = encode_texts(texts)
     tags: list[bytes] = []

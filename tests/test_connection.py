@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import socketserver
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -215,6 +217,26 @@ def test_an_embedded_server_that_was_killed_comes_back(
     assert works(cache)
     os.kill(cache.cache.connection.client().info("server")["process_id"], signal.SIGKILL)
     assert works(cache)
+
+
+def test_what_answers_but_is_no_redis_is_named(caller: Callable[[EmbeddingsCache], Caller]) -> None:
+    class Stranger(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1024)
+            self.request.sendall(b"<html>400 Bad Request</html>\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Stranger) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        url = f"redis://127.0.0.1:{stranger.server_address[1]}"
+        cache = caller(EmbeddingsCache(redis_url=url))
+        for call in (
+            lambda: cache.get("a", MODEL),
+            lambda: cache.mexists(["a", "b"], MODEL),
+            lambda: cache.mset(items(2)),
+        ):
+            with pytest.raises(CacheUnavailableError, match=url):
+                call()
+        stranger.shutdown()
 
 
 @embedded

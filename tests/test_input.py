@@ -411,3 +411,11 @@ def test_junk_for_a_cache_raises_errors_of_ours_alone(name: Any, ttl: Any, url: 
     for options in ({"name": name}, {"ttl": ttl}, {"redis_url": url}, {"dtype": dtype}):
         error = refusal(lambda options=options: repr(EmbeddingsCache(**options)))
         assert error is None or str(error)
+
+
+@pytest.mark.parametrize("model_name", [None, "", 5, "\ud800"])
+def test_a_bad_model_name_that_all_items_share_names_the_first(cache: Caller, model_name: Any) -> None:
+    batch = [item("a") | {"model_name": model_name}, item("b") | {"model_name": model_name}]
+    with pytest.raises(InvalidModelNameError, match="item 0: ") as caught:
+        cache.mset(batch)
+    assert caught.value.index == 0
