@@ -71,6 +71,7 @@ class Keyspace:
 
     def keys(self, identities: Sequence[bytes]) -> list[str]:
         """The key of each identity, in order."""
+        # Not by `key`: a call each would cost a tenth of the time.
         return [f"{self.name}:{sha256(identity).hexdigest()}" for identity in identities]
 
     def owns(self, key: str) -> bool:

@@ -9,7 +9,6 @@ from typing import Any, Final
 import msgpack
 import numpy as np
 
-from embedcache.entry import Metadata
 from embedcache.errors import InvalidMetadataError
 
 MAX_METADATA_BYTES: Final = 1024 * 1024
@@ -83,5 +82,3 @@ def is_metadata(value: object) -> bool:
 
 
 _PACKED_NONE: Final[bytes] = msgpack.packb(None)
-
-__all__ = ["MAX_DEPTH", "MAX_METADATA_BYTES", "Metadata", "is_metadata", "pack_metadata"]

@@ -443,7 +443,7 @@ def _check_computed(computed: npt.ArrayLike, count: int) -> Matrix:
         matrix = np.ascontiguousarray(computed, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise EmbeddingFailedError(f"the model gave something that is not a matrix of numbers: {error}") from error
-    if matrix.ndim != 2 or len(matrix) != count or matrix.shape[1] == 0:  # noqa: PLR2004
+    if matrix.ndim != 2 or len(matrix) != count or matrix.shape[1] == 0:  # noqa: PLR2004 - a matrix has two dimensions
         raise EmbeddingFailedError(f"the model gave shape {matrix.shape} for {count} texts; ({count}, d) was expected")
     if not np.isfinite(matrix).all():
         row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
