@@ -71,8 +71,7 @@ class Keyspace:
 
     def keys(self, identities: Sequence[bytes]) -> list[str]:
         """The key of each identity, in order."""
-        # Not by `key`: a call each would cost a tenth of the time.
-        return [f"{self.name}:{sha256(identity).hexdigest()}" for identity in identities]
+        return [self.key(identity) for identity in identities]
 
     def owns(self, key: str) -> bool:
         """Whether a key lies in this cache's namespace. It says nothing of whether it exists."""
