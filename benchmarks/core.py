@@ -41,10 +41,22 @@ class Measure:
     run: Callable[[], object]
     raw: str | None = None
     floor: float | None = None
+    repeat: int = 1
 
 
-def measures(socket: Path, entries: int, dimension: int) -> tuple[list[Measure], list[Measure]]:
-    """The batch measures and the single ones, on a filled server."""
+@dataclass(frozen=True)
+class Cost:
+    """What statistics cost a call: the same call with them and without, and the ratio they should stay under."""
+
+    name: str
+    counting: Callable[[], object]
+    plain: Callable[[], object]
+    bound: float
+    repeat: int = 1
+
+
+def measures(socket: Path, entries: int, dimension: int) -> tuple[list[Measure], list[Measure], list[Cost]]:
+    """The batch measures, the single ones and what statistics cost, on a filled server."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((entries, dimension)).astype(np.float32)
     texts = [f"What does sentence number {i} of the benchmark say?" for i in range(entries)]
@@ -73,18 +85,54 @@ def measures(socket: Path, entries: int, dimension: int) -> tuple[list[Measure],
     ]
     text, vector = texts[0], vectors[0]
     single = [
-        Measure("raw GET", lambda: raw.get(name)),
-        Measure("raw SET", lambda: raw.set(name, value)),
-        Measure("get", lambda: cache.get(text, MODEL), "raw GET", 0.8),
-        Measure("set", lambda: cache.set(text, MODEL, vector), "raw SET", 0.75),
-        Measure("get, TTL", lambda: ttl_cache.get(text, MODEL), "raw GET"),
-        Measure("set, TTL", lambda: ttl_cache.set(text, MODEL, vector), "raw SET"),
-        Measure("exists", lambda: cache.exists(text, MODEL), "raw GET"),
+        Measure("raw GET", lambda: raw.get(name), repeat=SINGLES),
+        Measure("raw SET", lambda: raw.set(name, value), repeat=SINGLES),
+        Measure("get", lambda: cache.get(text, MODEL), "raw GET", 0.8, SINGLES),
+        Measure("set", lambda: cache.set(text, MODEL, vector), "raw SET", 0.75, SINGLES),
+        Measure("get, TTL", lambda: ttl_cache.get(text, MODEL), "raw GET", repeat=SINGLES),
+        Measure("set, TTL", lambda: ttl_cache.set(text, MODEL, vector), "raw SET", repeat=SINGLES),
+        Measure("exists", lambda: cache.exists(text, MODEL), "raw GET", repeat=SINGLES),
     ]
-    return batch, single
+    return batch, single, statistics_costs(url, texts)
 
 
-def time_rounds(group: list[Measure], rounds: int, repeat: int) -> dict[str, float]:
+def statistics_costs(url: str, texts: list[str]) -> list[Cost]:
+    """What statistics cost, on the cache that `measures` filled."""
+    on, off = EmbeddingsCache("plain", redis_url=url), EmbeddingsCache("plain", redis_url=url, stats=False)
+    text = texts[0]
+    return [
+        Cost("get", lambda: on.get(text, MODEL), lambda: off.get(text, MODEL), 1.03, SINGLES),
+        Cost("mget", lambda: on.mget(texts, MODEL), lambda: off.mget(texts, MODEL), 1.01),
+        Cost(
+            "mget_embeddings",
+            lambda: on.mget_embeddings(texts, MODEL),
+            lambda: off.mget_embeddings(texts, MODEL),
+            1.01,
+        ),
+    ]
+
+
+def print_costs(costs: list[Cost], rounds: int) -> None:
+    """One line per call: the median of the ratios of pairs run back to back, in either order in turn.
+
+    A pair sees the same state of the machine, which drifts by more than what is measured here.
+    """
+    print(f"{'with statistics':22}{'without':>10}{'of it':>8}{'bound':>7}")
+    ratios: dict[str, list[float]] = {cost.name: [] for cost in costs}
+    plain_seconds: dict[str, list[float]] = {cost.name: [] for cost in costs}
+    for cost in costs * rounds:
+        order = (cost.plain, cost.counting) if len(ratios[cost.name]) % 2 else (cost.counting, cost.plain)
+        seconds = {run: seconds_per_call(run, cost.repeat) for run in order}
+        plain_seconds[cost.name].append(seconds[cost.plain])
+        ratios[cost.name].append(seconds[cost.counting] / seconds[cost.plain])
+    for cost in costs:
+        ratio, without = statistics.median(ratios[cost.name]), statistics.median(plain_seconds[cost.name])
+        verdict = "reached" if ratio <= cost.bound else "MISSED"
+        print(f"{cost.name:22}{without * 1e6:7.1f} µs{ratio:8.3f}{cost.bound:7.2f}  {verdict}")
+    print()
+
+
+def time_rounds(group: list[Measure], rounds: int) -> dict[str, float]:
     """Median seconds per call of each measure; every round runs all of them once, in an order of its own."""
     shuffled = random.Random(0)  # noqa: S311  # an order, not a secret
     samples: dict[str, list[float]] = {measure.name: [] for measure in group}
@@ -92,11 +140,16 @@ def time_rounds(group: list[Measure], rounds: int, repeat: int) -> dict[str, flo
         measure.run()
     for _ in range(rounds):
         for measure in shuffled.sample(group, len(group)):
-            start = time.perf_counter()
-            for _ in range(repeat):
-                measure.run()
-            samples[measure.name].append((time.perf_counter() - start) / repeat)
+            samples[measure.name].append(seconds_per_call(measure.run, measure.repeat))
     return {name: statistics.median(times) for name, times in samples.items()}
+
+
+def seconds_per_call(run: Callable[[], object], repeat: int) -> float:
+    """Mean seconds of `repeat` calls in a row."""
+    start = time.perf_counter()
+    for _ in range(repeat):
+        run()
+    return (time.perf_counter() - start) / repeat
 
 
 def print_group(group: list[Measure], seconds: dict[str, float], entries: int) -> None:
@@ -148,14 +201,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="embedcache-bench-") as folder:
         server = EmbeddedServer.attach(Path(folder))
         try:
-            batch, single = measures(server.socket_path, options.entries, options.dimension)
+            batch, single, costs = measures(server.socket_path, options.entries, options.dimension)
             print(
                 f"Python {platform.python_version()}, redis-py {redis.__version__}, numpy {np.__version__};"
                 f" {options.dimension} dimensions, {options.entries:,} entries, medians of {options.rounds} rounds\n"
             )
             gc.freeze()
-            print_group(batch, time_rounds(batch, options.rounds, 1), options.entries)
-            print_group(single, time_rounds(single, options.rounds, SINGLES), 1)
+            print_group(batch, time_rounds(batch, options.rounds), options.entries)
+            print_group(single, time_rounds(single, options.rounds), 1)
+            print_costs(costs, 4 * options.rounds)
             print_memory(server.socket_path, options.dimension)
             print(f"import embedcache      {import_seconds():8.3f} s      (bound: 0.150)")
         finally:

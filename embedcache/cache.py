@@ -13,15 +13,15 @@ import numpy.typing as npt
 from embedcache import codec, operations
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, EmbeddingLike, FloatArray, Never, Text
 from embedcache.keyspace import Keyspace
-from embedcache.operations import ServerAbilities
 from embedcache.packing import pack_text
+from embedcache.watched import SLOW_LOOKUP_SECONDS, WatchedCache
 
 if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
 
-class EmbeddingsCache:
+class EmbeddingsCache(WatchedCache):
     """Embedding vectors in Redis or Valkey under (text, model), with metadata and a TTL.
 
     Each method has an async twin with an ``a`` before its name. Batch methods take a constant number of round trips,
@@ -42,6 +42,9 @@ class EmbeddingsCache:
         dtype: How vectors are stored: ``float32``, ``float64``, ``float16`` or ``int8``. Reading goes by what each
             entry says, so a cache may hold several.
         refresh_ttl: Whether a hit starts the entry's own TTL again.
+        stats: Whether hits, misses and the rest are counted.
+        slow_lookup_seconds: Lookups that take longer are kept for `slow_lookups`; None keeps none.
+        slow_lookup_texts: Whether the start of their text is kept with them.
 
     Raises:
         InvalidInputError: The name, TTL, URL or dtype cannot be used.
@@ -59,16 +62,22 @@ class EmbeddingsCache:
         *,
         dtype: str = "float32",
         refresh_ttl: bool = True,
+        stats: bool = True,
+        slow_lookup_seconds: float | None = SLOW_LOOKUP_SECONDS,
+        slow_lookup_texts: bool = False,
     ) -> None:
-        self._space = Keyspace(name, ttl)
+        space = Keyspace(name, ttl)
         self._dtype = codec.stored_dtype(dtype)
         self._refresh = refresh_ttl
-        self._able = ServerAbilities()
         # redis-py makes a third of the time that importing this package would take; here it is paid when it is used.
         from embedcache.connection import RedisConnection
 
-        self.connection: RedisConnection = RedisConnection(
-            redis_url, redis_client, async_redis_client, connection_kwargs
+        super().__init__(
+            space,
+            RedisConnection(redis_url, redis_client, async_redis_client, connection_kwargs),
+            stats=stats,
+            slow_lookup_seconds=slow_lookup_seconds,
+            slow_lookup_texts=slow_lookup_texts,
         )
 
     def __repr__(self) -> str:
@@ -131,7 +140,9 @@ class EmbeddingsCache:
             The entry's key.
         """
         item = _item(text, model_name, embedding, metadata, ttl)
-        return self.connection.drive(operations.set_one(self._space, self._dtype, item, now=time.time()))
+        return self._drive(
+            operations.set_one(self._space, self._counters, self._dtype, item, now=time.time()), model_name
+        )
 
     async def aset(
         self,
@@ -143,18 +154,22 @@ class EmbeddingsCache:
     ) -> str:
         """Async twin of `set`."""
         item = _item(text, model_name, embedding, metadata, ttl)
-        return await self.connection.adrive(operations.set_one(self._space, self._dtype, item, now=time.time()))
+        return await self._adrive(
+            operations.set_one(self._space, self._counters, self._dtype, item, now=time.time()), model_name
+        )
 
     def get(self, text: Text, model_name: str) -> CacheEntry | None:
         """The entry of this text and model, or None. A hit starts its own TTL again, if `refresh_ttl`."""
-        return self.connection.drive(
-            operations.get_one(self._space, self._able, text, model_name, refresh=self._refresh)
+        return self._drive(
+            operations.get_one(self._space, self._able, self._counters, text, model_name, refresh=self._refresh),
+            model_name,
         )
 
     async def aget(self, text: Text, model_name: str) -> CacheEntry | None:
         """Async twin of `get`."""
-        return await self.connection.adrive(
-            operations.get_one(self._space, self._able, text, model_name, refresh=self._refresh)
+        return await self._adrive(
+            operations.get_one(self._space, self._able, self._counters, text, model_name, refresh=self._refresh),
+            model_name,
         )
 
     def exists(self, text: Text, model_name: str) -> bool:
@@ -219,22 +234,28 @@ class EmbeddingsCache:
         Returns:
             The keys, in order.
         """
-        return self.connection.drive(operations.mset(self._space, self._able, self._dtype, items, ttl, now=time.time()))
+        return self._drive(
+            operations.mset(self._space, self._able, self._counters, self._dtype, items, ttl, now=time.time())
+        )
 
     async def amset(self, items: Sequence[CacheItem], ttl: TTL = None) -> list[str]:
         """Async twin of `mset`."""
-        return await self.connection.adrive(
-            operations.mset(self._space, self._able, self._dtype, items, ttl, now=time.time())
+        return await self._adrive(
+            operations.mset(self._space, self._able, self._counters, self._dtype, items, ttl, now=time.time())
         )
 
     def mget(self, texts: Sequence[Text], model_name: str) -> list[CacheEntry | None]:
         """The entries of these texts, in order; None for each miss. One damaged entry is one miss."""
-        return self.connection.drive(operations.mget(self._space, self._able, texts, model_name, refresh=self._refresh))
+        return self._drive(
+            operations.mget(self._space, self._able, self._counters, texts, model_name, refresh=self._refresh),
+            model_name,
+        )
 
     async def amget(self, texts: Sequence[Text], model_name: str) -> list[CacheEntry | None]:
         """Async twin of `mget`."""
-        return await self.connection.adrive(
-            operations.mget(self._space, self._able, texts, model_name, refresh=self._refresh)
+        return await self._adrive(
+            operations.mget(self._space, self._able, self._counters, texts, model_name, refresh=self._refresh),
+            model_name,
         )
 
     def mget_embeddings(
@@ -251,56 +272,58 @@ class EmbeddingsCache:
             A matrix ``(n, d)``, float64 if all hits are stored so, else float32, whose rows of misses are NaN, and a
             mask ``(n,)`` of hits. Without a hit and with no `dimension`, d is 0.
         """
-        return self.connection.drive(self._mget_embeddings(texts, model_name, dimension))
+        return self._drive(self._mget_embeddings(texts, model_name, dimension), model_name)
 
     async def amget_embeddings(
         self, texts: Sequence[Text], model_name: str, *, dimension: int | None = None
     ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
         """Async twin of `mget_embeddings`."""
-        return await self.connection.adrive(self._mget_embeddings(texts, model_name, dimension))
+        return await self._adrive(self._mget_embeddings(texts, model_name, dimension), model_name)
 
     def _mget_embeddings(
         self, texts: Sequence[Text], model_name: str, dimension: int | None
     ) -> operations.Operation[tuple[FloatArray, npt.NDArray[np.bool_]]]:
         return operations.mget_embeddings(
-            self._space, self._able, texts, model_name, dimension=dimension, refresh=self._refresh
+            self._space, self._able, self._counters, texts, model_name, dimension=dimension, refresh=self._refresh
         )
 
     def mexists(self, texts: Sequence[Text], model_name: str) -> list[bool]:
         """Whether each text is cached under this model, in order."""
-        return self.connection.drive(operations.mexists(self._space, texts, model_name))
+        return self._drive(operations.mexists(self._space, texts, model_name), model_name)
 
     async def amexists(self, texts: Sequence[Text], model_name: str) -> list[bool]:
         """Async twin of `mexists`."""
-        return await self.connection.adrive(operations.mexists(self._space, texts, model_name))
+        return await self._adrive(operations.mexists(self._space, texts, model_name), model_name)
 
     def mdrop(self, texts: Sequence[Text], model_name: str) -> int:
         """Removes the entries of these texts; returns how many there were."""
-        return self.connection.drive(operations.mdrop(self._space, texts, model_name))
+        return self._drive(operations.mdrop(self._space, self._counters, texts, model_name), model_name)
 
     async def amdrop(self, texts: Sequence[Text], model_name: str) -> int:
         """Async twin of `mdrop`."""
-        return await self.connection.adrive(operations.mdrop(self._space, texts, model_name))
+        return await self._adrive(operations.mdrop(self._space, self._counters, texts, model_name), model_name)
 
     # ---------------------------------------------------------------------------------------- many entries by key
 
     def mget_by_keys(self, keys: Sequence[str]) -> list[CacheEntry | None]:
         """The entries under these keys, in order; None for a miss and for a key outside the namespace."""
-        return self.connection.drive(operations.mget_by_keys(self._space, self._able, keys, refresh=self._refresh))
+        return self._drive(
+            operations.mget_by_keys(self._space, self._able, self._counters, keys, refresh=self._refresh)
+        )
 
     async def amget_by_keys(self, keys: Sequence[str]) -> list[CacheEntry | None]:
         """Async twin of `mget_by_keys`."""
-        return await self.connection.adrive(
-            operations.mget_by_keys(self._space, self._able, keys, refresh=self._refresh)
+        return await self._adrive(
+            operations.mget_by_keys(self._space, self._able, self._counters, keys, refresh=self._refresh)
         )
 
     def mexists_by_keys(self, keys: Sequence[str]) -> list[bool]:
         """Whether each key holds an entry, in order; False for a key outside the namespace."""
-        return self.connection.drive(operations.mexists_by_keys(self._space, keys))
+        return self._drive(operations.mexists_by_keys(self._space, keys))
 
     async def amexists_by_keys(self, keys: Sequence[str]) -> list[bool]:
         """Async twin of `mexists_by_keys`."""
-        return await self.connection.adrive(operations.mexists_by_keys(self._space, keys))
+        return await self._adrive(operations.mexists_by_keys(self._space, keys))
 
     def mdrop_by_keys(self, keys: Sequence[str]) -> int:
         """Removes the entries under these keys; returns how many there were.
@@ -308,29 +331,29 @@ class EmbeddingsCache:
         Raises:
             ForeignKeyError: One of the keys lies outside the namespace; nothing was removed.
         """
-        return self.connection.drive(operations.mdrop_by_keys(self._space, keys))
+        return self._drive(operations.mdrop_by_keys(self._space, self._counters, keys))
 
     async def amdrop_by_keys(self, keys: Sequence[str]) -> int:
         """Async twin of `mdrop_by_keys`."""
-        return await self.connection.adrive(operations.mdrop_by_keys(self._space, keys))
+        return await self._adrive(operations.mdrop_by_keys(self._space, self._counters, keys))
 
     def clear(self) -> int:
         """Removes every entry of this cache and nothing else; returns how many there were."""
-        return self.connection.drive(operations.clear(self._space))
+        return self._drive(operations.clear(self._space, self._counters))
 
     async def aclear(self) -> int:
         """Async twin of `clear`."""
-        return await self.connection.adrive(operations.clear(self._space))
+        return await self._adrive(operations.clear(self._space, self._counters))
 
     # ---------------------------------------------------------------------------------------- TTL
 
     def remaining_ttl(self, key: str) -> int | Never | None:
         """Seconds until the entry expires, rounded up; `NEVER` if it does not; None if there is no such entry."""
-        return self.connection.drive(operations.remaining_ttl(self._space, key))
+        return self._drive(operations.remaining_ttl(self._space, key))
 
     async def aremaining_ttl(self, key: str) -> int | Never | None:
         """Async twin of `remaining_ttl`."""
-        return await self.connection.adrive(operations.remaining_ttl(self._space, key))
+        return await self._adrive(operations.remaining_ttl(self._space, key))
 
     def expire(self, key: str, ttl: TTL) -> bool:
         """Gives an entry a TTL of its own, with which later hits start again too.
@@ -345,11 +368,11 @@ class EmbeddingsCache:
         Raises:
             ForeignKeyError: The key lies outside the namespace.
         """
-        return self.connection.drive(operations.expire(self._space, self._able, key, ttl))
+        return self._drive(operations.expire(self._space, self._able, self._counters, key, ttl))
 
     async def aexpire(self, key: str, ttl: TTL) -> bool:
         """Async twin of `expire`."""
-        return await self.connection.adrive(operations.expire(self._space, self._able, key, ttl))
+        return await self._adrive(operations.expire(self._space, self._able, self._counters, key, ttl))
 
     def persist(self, key: str) -> bool:
         """Keeps an entry for ever; returns whether there was such an entry.
@@ -364,14 +387,6 @@ class EmbeddingsCache:
         return await self.aexpire(key, NEVER)
 
     # ---------------------------------------------------------------------------------------- the end
-
-    def close(self) -> None:
-        """Closes the connections that the cache opened. Clients that were passed in stay open."""
-        self.connection.close()
-
-    async def aclose(self) -> None:
-        """Async twin of `close`; closes the running loop's connections as well."""
-        await self.connection.aclose()
 
     def __enter__(self) -> Self:
         return self

@@ -150,8 +150,12 @@ class RedisConnection:
 
     # ---------------------------------------------------------------------------------------- drivers
 
-    def drive(self, operation: Operation[R]) -> R:
+    def drive(self, operation: Operation[R], *, revive: bool = True) -> R:
         """Runs an operation to its end on the sync client.
+
+        Args:
+            operation: What to run.
+            revive: Whether an embedded server that is gone is started again for it.
 
         Raises:
             CacheUnavailableError: The server cannot be reached or did not answer in time.
@@ -160,7 +164,7 @@ class RedisConnection:
         try:
             commands = next(operation)
             while True:
-                commands = operation.send(self._exchange(commands))
+                commands = operation.send(self._exchange(commands, revive=revive))
         except StopIteration as end:
             return cast("R", end.value)
 
@@ -173,12 +177,12 @@ class RedisConnection:
         except StopIteration as end:
             return cast("R", end.value)
 
-    def _exchange(self, commands: list[Command]) -> list[Any]:
+    def _exchange(self, commands: list[Command], *, revive: bool) -> list[Any]:
         try:
             return _send(self.client(), commands)
         except _NO_ANSWER as error:
             server = self._embedded
-            if server is None:
+            if server is None or not revive:
                 raise self._unavailable(error) from error
         self._bring_back(server)
         try:

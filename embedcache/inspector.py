@@ -16,12 +16,10 @@ from embedcache.connection import RedisConnection
 from embedcache.entry import EntrySummary
 from embedcache.errors import ServerReplyError
 from embedcache.keyspace import split_key
-from embedcache.operations import Command, Operation, ServerAbilities, run_script
-from embedcache.scripts import READ_HEADS
+from embedcache.operations import Operation, ServerAbilities
+from embedcache.scanning import heads
 
 _BATCH: Final = 1_000
-_HEAD_BYTES: Final = 1_024
-"""Without scripts, read of each value at first: the head of nearly every entry. A longer one takes a second trip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +169,7 @@ def _survey(max_keys: int) -> Operation[Survey]:
         scanned += len(found)
         keys = [key for key in _entry_keys(found) if key not in seen]
         seen.update(keys)
-        heads = yield from _heads(able, keys)
-        for key, (head, size) in zip(keys, heads, strict=True):
+        for key, (head, size) in zip(keys, (yield from heads(able, keys)), strict=True):
             if head is not None:
                 tally = tallies.setdefault(key[:-65], _Tally())
                 tally.entries += 1
@@ -197,44 +194,14 @@ def _entry_keys(found: Sequence[bytes]) -> Iterator[str]:
             yield key
 
 
-def _heads(able: ServerAbilities, keys: Sequence[str]) -> Operation[list[tuple[codec.Head | None, int]]]:
-    """The heads of the values under these keys, each with its value's length in bytes."""
-    if not keys:
-        return []
-    found = yield from run_script(able, READ_HEADS, keys)
-    if found is None:
-        found = yield from _heads_by_commands(keys)
-    return [
-        (codec.decode_head(head), size) if isinstance(head, bytes) else (None, 0)
-        for head, size in zip(found[::2], found[1::2], strict=True)
-    ]
-
-
-def _heads_by_commands(keys: Sequence[str]) -> Operation[list[Any]]:
-    """What the script `READ_HEADS` returns, where scripts are refused."""
-    commands: list[Command] = [("GETRANGE", key, 0, _HEAD_BYTES - 1) for key in keys]
-    replies = yield [*commands, *[("STRLEN", key) for key in keys]]
-    values, sizes = replies[: len(keys)], replies[len(keys) :]
-    long = [
-        (index, end)
-        for index, value in enumerate(values)
-        if isinstance(value, bytes) and (end := codec.head_bytes(value)) > len(value)
-    ]
-    if long:
-        longer = yield [("GETRANGE", keys[index], 0, end - 1) for index, end in long]
-        for (index, _), value in zip(long, longer, strict=True):
-            values[index] = value
-    return [reply for pair in zip(values, sizes, strict=True) for reply in pair]
-
-
 def _summaries(keys: Sequence[str]) -> Operation[list[EntrySummary | None]]:
     able = ServerAbilities()
     found: list[EntrySummary | None] = []
     for start in range(0, len(keys), _BATCH):
         chunk = keys[start : start + _BATCH]
-        heads = yield from _heads(able, chunk)
+        found_heads = yield from heads(able, chunk)
         replies = yield [command for key in chunk for command in (("PTTL", key), ("MEMORY", "USAGE", key))]
-        for index, (key, (head, size)) in enumerate(zip(chunk, heads, strict=True)):
+        for index, (key, (head, size)) in enumerate(zip(chunk, found_heads, strict=True)):
             milliseconds, memory = replies[2 * index : 2 * index + 2]
             found.append(None if head is None else _summary(key, head, size, milliseconds, memory))
     return found

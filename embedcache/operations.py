@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from time import perf_counter_ns
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from embedcache import codec
+from embedcache.counters import Counters
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, FloatArray, Never, Text
 from embedcache.errors import ServerReplyError
 from embedcache.keyspace import Keyspace, check_dimension, check_keys
@@ -57,9 +59,16 @@ class ServerAbilities:
 
 
 def mget(
-    space: Keyspace, able: ServerAbilities, texts: Sequence[Text], model_name: str, *, refresh: bool
+    space: Keyspace,
+    able: ServerAbilities,
+    counters: Counters,
+    texts: Sequence[Text],
+    model_name: str,
+    *,
+    refresh: bool,
 ) -> Operation[list[CacheEntry | None]]:
     """The entries of these texts, in order; None for each miss."""
+    started = perf_counter_ns()
     keys, tags = pack_texts(space, texts, model_name)
     values, restarted = yield from _read(space, able, keys, refresh=refresh)
     found = [
@@ -68,36 +77,47 @@ def mget(
     ]
     if refresh and not restarted and _any_ttl(found):
         yield from _restart_ttls(able, keys, values)
+    missing = [] if all(found) else [index for index, entry in enumerate(found) if entry is None]
+    _count_lookup(counters, model_name, started, keys, texts, values, missing)
     return found
 
 
 def get_one(
-    space: Keyspace, able: ServerAbilities, text: Text, model_name: str, *, refresh: bool
+    space: Keyspace, able: ServerAbilities, counters: Counters, text: Text, model_name: str, *, refresh: bool
 ) -> Operation[CacheEntry | None]:
     """The entry of one text, or None: `mget` without its lists."""
+    started = perf_counter_ns()
     key, tag = pack_text(space, text, model_name)
-    values, restarted = yield from _read(space, able, [key], refresh=refresh)
+    keys = [key]
+    values, restarted = yield from _read(space, able, keys, refresh=refresh)
     entry = codec.decode(values[0], key, tag, text, model_name)
     if refresh and not restarted and entry is not None and entry["ttl"]:
-        yield from _restart_ttls(able, [key], values)
+        yield from _restart_ttls(able, keys, values)
+    if entry is None:
+        _count_lookup(counters, model_name, started, keys, (text,), values, (0,))
+    else:
+        counters.looked_up(model_name, started, keys, (text,), 0, len(values[0] or b""))
     return entry
 
 
 def mget_by_keys(
-    space: Keyspace, able: ServerAbilities, keys: Sequence[str], *, refresh: bool
+    space: Keyspace, able: ServerAbilities, counters: Counters, keys: Sequence[str], *, refresh: bool
 ) -> Operation[list[CacheEntry | None]]:
     """The entries under these keys; None for a miss and for a key outside the namespace."""
+    started = perf_counter_ns()
     owned = [key for key in check_keys(keys) if space.owns(key)]
     values, restarted = yield from _read(space, able, owned, refresh=refresh)
     found = {key: codec.decode_by_key(value, key) for key, value in zip(owned, values, strict=True)}
     if refresh and not restarted and _any_ttl(found.values()):
         yield from _restart_ttls(able, owned, values)
+    _count_lookup_by_keys(counters, started, owned, values, [found[key] for key in owned])
     return [found.get(key) for key in keys]
 
 
 def mget_embeddings(
     space: Keyspace,
     able: ServerAbilities,
+    counters: Counters,
     texts: Sequence[Text],
     model_name: str,
     *,
@@ -105,6 +125,7 @@ def mget_embeddings(
     refresh: bool,
 ) -> Operation[tuple[FloatArray, npt.NDArray[np.bool_]]]:
     """The vectors of these texts in one matrix (n, d), and a mask (n,) of hits."""
+    started = perf_counter_ns()
     if dimension is not None:
         dimension = check_dimension(dimension)
     keys, tags = pack_texts(space, texts, model_name)
@@ -112,6 +133,8 @@ def mget_embeddings(
     rows = codec.decode_matrix(values, tags, dimension)
     if refresh and not restarted and rows.any_ttl:
         yield from _restart_ttls(able, keys, values)
+    missing = [] if rows.mask.all() else np.flatnonzero(~rows.mask).tolist()
+    _count_lookup(counters, model_name, started, keys, texts, values, missing)
     return rows.matrix, rows.mask
 
 
@@ -184,12 +207,57 @@ def _restart_ttls(able: ServerAbilities, keys: Sequence[str], values: Sequence[b
             yield [("EXPIRE", key, own[key]) for key in chunk]
 
 
+# ------------------------------------------------------------------------------------------------ counting
+
+
+def _count_lookup(
+    counters: Counters,
+    model_name: str | None,
+    started: int,
+    keys: Sequence[str],
+    texts: Sequence[Text],
+    values: Sequence[bytes | None],
+    missing: Sequence[int],
+) -> None:
+    """Counts one lookup, of which the keys at the indexes `missing` were misses."""
+    if not keys:
+        return
+    counters.looked_up(model_name, started, keys, texts, len(missing), sum(map(len, filter(None, values))))
+    if missing:
+        there = [value for index in missing if (value := values[index]) is not None]
+        absent = (keys[index] for index in missing if values[index] is None)
+        counters.missed(model_name, absent, sum(not codec.is_sound(value) for value in there))
+
+
+def _count_lookup_by_keys(
+    counters: Counters,
+    started: int,
+    keys: Sequence[str],
+    values: Sequence[bytes | None],
+    found: Sequence[CacheEntry | None],
+) -> None:
+    """Counts one lookup by keys: hits under the models that the entries name, misses under none."""
+    missing = [index for index, entry in enumerate(found) if entry is None]
+    hits: dict[str, list[int]] = {}
+    for entry, value in zip(found, values, strict=True):
+        if entry is not None:
+            hits.setdefault(entry["model_name"], []).append(len(value or b""))
+    if len(hits) == 1 and not missing:
+        _count_lookup(counters, next(iter(hits)), started, keys, (), values, missing)
+        return
+    _count_lookup(counters, None, started, keys, (), values, missing)
+    for model_name, sizes in hits.items():
+        counters.count(None, hits=-len(sizes), bytes_read=-sum(sizes))
+        counters.count(model_name, hits=len(sizes), bytes_read=sum(sizes))
+
+
 # ------------------------------------------------------------------------------------------------ writing
 
 
 def mset(
     space: Keyspace,
     able: ServerAbilities,
+    counters: Counters,
     dtype: codec.StoredDtype,
     items: Sequence[CacheItem],
     ttl: TTL,
@@ -201,14 +269,18 @@ def mset(
     writes = pack_items(space, dtype, items, ttl, now)
     for chunk in _write_chunks(writes):
         yield from _send_writes(able, chunk)
+        counters.wrote(chunk.keys, chunk.ttls, chunk.model_names, list(map(len, chunk.values)))
     return writes.keys
 
 
-def set_one(space: Keyspace, dtype: codec.StoredDtype, item: CacheItem, *, now: float) -> Operation[str]:
+def set_one(
+    space: Keyspace, counters: Counters, dtype: codec.StoredDtype, item: CacheItem, *, now: float
+) -> Operation[str]:
     """Stores one item of our own making; returns its key."""
     key, value, ttl = pack_one(space, dtype, item, now)
     (reply,) = yield [_set(key, value, ttl)]
     _raise_if_error(reply)
+    counters.wrote([key], [ttl], [item["model_name"]], [len(value)])
     return key
 
 
@@ -216,9 +288,9 @@ def _send_writes(able: ServerAbilities, writes: Writes) -> Operation[None]:
     """Stores values and their TTLs, each pair in one command, all in one round trip."""
     first, *others = set(writes.ttls)
     if others or len(writes.keys) == 1:
-        yield from _checked(*_single_sets(writes))
+        yield from checked(*_single_sets(writes))
     elif first is None:
-        yield from _checked(("MSET", *_pairs(writes)))
+        yield from checked(("MSET", *_pairs(writes)))
     else:
         yield from _send_with_ttl(able, writes, first)
 
@@ -231,7 +303,7 @@ def _send_with_ttl(able: ServerAbilities, writes: Writes, ttl: int) -> Operation
             return
         able.msetex = False
     if (yield from run_script(able, WRITE_WITH_TTL, writes.keys, [*writes.values, ttl])) is None:
-        yield from _checked(*_single_sets(writes))
+        yield from checked(*_single_sets(writes))
 
 
 def _pairs(writes: Writes) -> Iterator[str | bytes]:
@@ -265,33 +337,36 @@ def _write_chunks(writes: Writes) -> Iterator[Writes]:
 # ------------------------------------------------------------------------------------------------ removing
 
 
-def mdrop(space: Keyspace, texts: Sequence[Text], model_name: str) -> Operation[int]:
+def mdrop(space: Keyspace, counters: Counters, texts: Sequence[Text], model_name: str) -> Operation[int]:
     """Removes the entries of these texts; returns how many there were."""
     keys, _ = pack_texts(space, texts, model_name)
-    return (yield from _unlink(keys))
+    return (yield from _unlink(counters, model_name, keys))
 
 
-def mdrop_by_keys(space: Keyspace, keys: Sequence[str]) -> Operation[int]:
+def mdrop_by_keys(space: Keyspace, counters: Counters, keys: Sequence[str]) -> Operation[int]:
     """Removes the entries under these keys; returns how many there were."""
-    return (yield from _unlink(space.owned_keys(keys)))
+    return (yield from _unlink(counters, None, space.owned_keys(keys)))
 
 
-def clear(space: Keyspace) -> Operation[int]:
+def clear(space: Keyspace, counters: Counters) -> Operation[int]:
     """Removes every key of this cache's namespace; returns how many there were."""
     dropped = 0
     cursor: int | bytes = 0
     while True:
-        ((cursor, found),) = yield from _checked_all(("SCAN", cursor, "MATCH", space.pattern, "COUNT", CHUNK_ENTRIES))
+        ((cursor, found),) = yield from checked_all(("SCAN", cursor, "MATCH", space.pattern, "COUNT", CHUNK_ENTRIES))
         names = [name.decode(errors="surrogateescape") for name in found]
-        dropped += yield from _unlink([key for key, name in zip(found, names, strict=True) if space.owns(name)])
+        dropped += yield from _unlink(counters, None, [name for name in names if space.owns(name)])
         if int(cursor) == 0:
+            counters.cleared()
             return dropped
 
 
-def _unlink(keys: Sequence[str]) -> Operation[int]:
+def _unlink(counters: Counters, model_name: str | None, keys: Sequence[str]) -> Operation[int]:
     count = 0
     for chunk in _chunks(keys):
-        count += yield from _checked(("UNLINK", *chunk))
+        removed = yield from checked(("UNLINK", *chunk))
+        counters.dropped(model_name, chunk, removed)
+        count += removed
     return count
 
 
@@ -303,7 +378,7 @@ def remaining_ttl(space: Keyspace, key: str) -> Operation[int | Never | None]:
     (key,) = check_keys([key])
     if not space.owns(key):
         return None
-    milliseconds: int = yield from _checked(("PTTL", key))
+    milliseconds: int = yield from checked(("PTTL", key))
     if milliseconds == _NO_KEY:
         return None
     return NEVER if milliseconds == _NO_TTL else -(-milliseconds // 1000)
@@ -313,20 +388,27 @@ _NO_TTL: Final = -1  # the server's own codes
 _NO_KEY: Final = -2
 
 
-def expire(space: Keyspace, able: ServerAbilities, key: str, ttl: TTL) -> Operation[bool]:
+def expire(space: Keyspace, able: ServerAbilities, counters: Counters, key: str, ttl: TTL) -> Operation[bool]:
     """Gives an entry another TTL of its own and restarts it; returns whether there was such an entry."""
     seconds = space.resolve_ttl(ttl)
     (owned,) = space.owned_keys([key])
+    changed = yield from _expire(able, owned, seconds)
+    if changed:
+        counters.expires(owned, seconds)
+    return changed
+
+
+def _expire(able: ServerAbilities, owned: str, seconds: int | None) -> Operation[bool]:
     header = (seconds or 0).to_bytes(4, "little")
     changed = yield from run_script(able, CHANGE_TTL, [owned], [header, seconds or 0])
     if changed is not None:
         return bool(changed)
     # Without scripts: read, change, write back only if the key is still there. SETRANGE would create it.
-    (value,) = yield from _checked(("MGET", owned))
+    (value,) = yield from checked(("MGET", owned))
     if value is None or not codec.is_sound(value):
         return False
     write: Command = ("SET", owned, codec.with_ttl(value, seconds), "XX")
-    return (yield from _checked(write if seconds is None else (*write, "EX", seconds))) is not None
+    return (yield from checked(write if seconds is None else (*write, "EX", seconds))) is not None
 
 
 # ------------------------------------------------------------------------------------------------ replies
@@ -338,12 +420,13 @@ def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     return (items[start : start + CHUNK_ENTRIES] for start in range(0, len(items), CHUNK_ENTRIES))
 
 
-def _checked(*commands: Command) -> Operation[Any]:
+def checked(*commands: Command) -> Operation[Any]:
     """Sends commands, raises the first error among the replies, and returns the first reply."""
-    return (yield from _checked_all(*commands))[0]
+    return (yield from checked_all(*commands))[0]
 
 
-def _checked_all(*commands: Command) -> Operation[list[Any]]:
+def checked_all(*commands: Command) -> Operation[list[Any]]:
+    """Sends commands, raises the first error among the replies, and returns them all."""
     replies = yield list(commands)
     for reply in replies:
         _raise_if_error(reply)

@@ -21,15 +21,17 @@ from embedcache.metadata import pack_metadata
 
 
 class Writes(NamedTuple):
-    """Entries ready to be sent, as columns: keys, packed values, and the seconds that each lives or None."""
+    """Entries ready to be sent, as columns: keys, packed values, the seconds that each lives or None, and models."""
 
     keys: list[str]
     values: list[bytes]
     ttls: list[int | None]
+    model_names: list[str]
 
     def part(self, start: int, stop: int) -> Writes:
         """The entries from `start` up to `stop`."""
-        return Writes(self.keys[start:stop], self.values[start:stop], self.ttls[start:stop])
+        part = slice(start, stop)
+        return Writes(self.keys[part], self.values[part], self.ttls[part], self.model_names[part])
 
 
 def pack_text(space: Keyspace, text: Text, model_name: str) -> tuple[str, bytes]:
@@ -108,7 +110,7 @@ def pack_items(space: Keyspace, dtype: codec.StoredDtype, items: Sequence[CacheI
         codec.encode(tag, vector, dtype, seconds, rest)
         for tag, vector, seconds, rest in zip(tags, vectors, ttls, rests, strict=True)
     ]
-    return Writes(keys, values, ttls)
+    return Writes(keys, values, ttls, model_names)
 
 
 # ------------------------------------------------------------------------------------------------ fields

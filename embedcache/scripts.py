@@ -80,3 +80,23 @@ end
 return found
 """)
 """KEYS: entries. Returns, for each in turn, its value up to the vector and the value's length; nil and 0 for others."""
+
+ADD_COUNTS: Final = Script("""
+local number = tonumber(ARGV[1])
+if tonumber(redis.call('GET', KEYS[1]) or '0') >= number then return 0 end
+redis.call('SET', KEYS[1], number, 'EX', ARGV[2])
+local first_name = #KEYS + 3
+local first_number = first_name + 2 * tonumber(ARGV[#KEYS + 2])
+for k = 2, #KEYS do
+  for i = first_name, first_number - 1, 2 do redis.call('HSET', KEYS[k], ARGV[i], ARGV[i + 1]) end
+  for i = first_number, #ARGV, 2 do redis.call('HINCRBY', KEYS[k], ARGV[i], ARGV[i + 1]) end
+  redis.call('EXPIREAT', KEYS[k], ARGV[k + 1])
+end
+return 1
+""")
+"""KEYS: a writer's own key, then hashes of counts; ARGV: the number of this writer's batch, seconds to keep the
+writer's key, a time to expire for each hash, how many fields to set, those as pairs, and fields to add to as pairs.
+
+Returns 0 and adds nothing if a batch of this number or a later one was added before: a writer that got no answer may
+send a batch again.
+"""

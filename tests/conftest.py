@@ -13,6 +13,7 @@ from hypothesis import settings
 from servers import BINARIES, Server, ServerNotFoundError
 
 from embedcache import EmbeddingsCache
+from embedcache.flushing import flush_all
 
 # No deadline: how long a test takes is not what it asserts. No database: a run leaves nothing behind.
 settings.register_profile("embedcache", deadline=None, database=None, max_examples=60)
@@ -20,10 +21,12 @@ settings.load_profile("embedcache")
 
 
 @pytest.fixture(autouse=True)
-def nothing_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reaches the server that the user has, or the user's data folder."""
+def kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test reaches the server that the user has, or the user's data folder, or another test's server."""
     monkeypatch.delenv("EMBEDCACHE_URL", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data-home"))
+    yield
+    flush_all()  # what one test counted is not written into the next one's server
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +86,8 @@ def make_cache(server: Server, caller: Callable[[EmbeddingsCache], Caller]) -> C
     """Makes caches of the contract on one server."""
 
     def make(name: str = "c", **options: Any) -> Caller:
-        return caller(EmbeddingsCache(name, redis_url=server.url, **options))
+        # Statistics are other keys, written at a time of their own; tests of the statistics say that they want them.
+        return caller(EmbeddingsCache(name, redis_url=server.url, **{"stats": False} | options))
 
     return make
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from embedcache import codec, operations
+from embedcache.counters import NoCounters
 from embedcache.keyspace import Keyspace
 from embedcache.operations import Operation, ServerAbilities
 
@@ -34,6 +35,8 @@ def play(operation: Operation[Any], *replies: list[Any] | Answer, then: Answer |
 
 def written(item: dict[str, Any], *, space: Keyspace, dtype: str = "float32", now: float = 1.0) -> tuple[str, bytes]:
     """The key and the value that a cache sends for an item."""
-    operation = operations.mset(space, ServerAbilities(), codec.stored_dtype(dtype), [item], None, now=now)
+    operation = operations.mset(
+        space, ServerAbilities(), NoCounters(), codec.stored_dtype(dtype), [item], None, now=now
+    )
     _, (((_, key, value, *_),),) = play(operation, [True])
     return key, bytes(value)

@@ -117,9 +117,18 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
         atexit.unregister(self.remove)
 
+    def plain_keys(self) -> list[bytes]:
+        """All keys but those of statistics."""
+        return [key for key in self.raw.scan_iter() if not is_statistics(key)]
+
     def pttl(self, key: str) -> int:
         """Milliseconds left, by the server's own word; -1 never expires, -2 is not there."""
         return int(self.raw.pttl(key))
+
+
+def is_statistics(key: bytes | str) -> bool:
+    """Whether a key is of a cache's statistics, which come at a time of their own."""
+    return ":stats:{" in (key.decode(errors="replace") if isinstance(key, bytes) else key)
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ def cache(valkey: Server) -> Iterator[EmbeddingsCache]:
     with EmbeddingsCache(name="embedcache", redis_url=valkey.url, ttl=None) as cache:
         yield cache
         cache.clear()
-    assert valkey.raw.dbsize() == 0
+    assert len(valkey.plain_keys()) == 0
 
 
 def wait_until_gone(server: Server, key: str) -> None:
@@ -153,11 +153,11 @@ def test_the_statistics_of_a_stream_of_queries(valkey: Server, vectorizer: HFTex
             "Cache misses: 3",
         ]
         assert f"Cache hit rate: {hits / len(queries) * 100:.1f}%" == "Cache hit rate: 40.0%"
-        assert valkey.raw.dbsize() == 3
-        assert all(3_000_000 < valkey.pttl(key) <= 3_600_000 for key in valkey.raw.scan_iter())
+        assert len(valkey.plain_keys()) == 3
+        assert all(3_000_000 < valkey.pttl(key) <= 3_600_000 for key in valkey.plain_keys())
         for query in set(queries):
             assert example_cache.drop(text=query, model_name=MODEL) is True
-        assert valkey.raw.dbsize() == 0
+        assert len(valkey.plain_keys()) == 0
 
 
 def test_a_vectorizer_takes_another_cache_and_can_go_without(valkey: Server) -> None:
@@ -165,7 +165,7 @@ def test_a_vectorizer_takes_another_cache_and_can_go_without(valkey: Server) -> 
         vectorizer = HFTextVectorizer(model=MODEL)
         vectorizer.cache = benchmark_cache
         without = vectorizer.embed(QUESTION, skip_cache=True)
-        assert valkey.raw.dbsize() == 0
+        assert len(valkey.plain_keys()) == 0
         first, second = vectorizer.embed(QUESTION), vectorizer.embed(QUESTION)
         assert benchmark_cache.exists(text=QUESTION, model_name=MODEL)
         np.testing.assert_array_equal(first, second)
@@ -183,6 +183,6 @@ def test_cleaning_up_all_caches(valkey: Server, embedding: Any) -> None:
         cache.set(text=QUESTION, model_name=GUIDE_MODEL, embedding=embedding)
     valkey.raw.set("of another program", "x")
     assert [cache.clear() for cache in caches] == [1, 1, 1, 1]
-    assert valkey.raw.keys() == [b"of another program"]
+    assert valkey.plain_keys() == [b"of another program"]
     for cache in caches:
         cache.close()

@@ -9,6 +9,7 @@ import pytest
 from playing import Answer, Trip, play, written
 
 from embedcache import NEVER, codec, operations
+from embedcache.counters import Counters
 from embedcache.errors import ForeignKeyError, InvalidInputError, ServerReplyError
 from embedcache.keyspace import Keyspace
 from embedcache.operations import CHUNK_BYTES, CHUNK_ENTRIES, Operation, ServerAbilities
@@ -18,6 +19,7 @@ from embedcache.scripts import CHANGE_TTL, READ_RESTARTING_TTLS, RESTART_TTLS, W
 MODEL = "m"
 SPACE = Keyspace("c")
 SPACE_60 = Keyspace("c", 60)
+COUNTERS = Counters(lambda: None)
 FLOAT32 = codec.stored_dtype("float32")
 
 UNKNOWN = ServerReplyError("ERR unknown command 'MSETEX', with args beginning with: '2' 'c:...'")
@@ -49,11 +51,11 @@ def keys(count: int) -> list[str]:
 
 
 def mget(space: Keyspace, count: int, able: ServerAbilities | None = None, *, refresh: bool = True) -> Operation[Any]:
-    return operations.mget(space, able or ServerAbilities(), texts(count), MODEL, refresh=refresh)
+    return operations.mget(space, able or ServerAbilities(), COUNTERS, texts(count), MODEL, refresh=refresh)
 
 
 def mset(given: list[Any], able: ServerAbilities | None = None, ttl: Any = None) -> Operation[Any]:
-    return operations.mset(SPACE, able or ServerAbilities(), FLOAT32, given, ttl, now=1.0)
+    return operations.mset(SPACE, able or ServerAbilities(), COUNTERS, FLOAT32, given, ttl, now=1.0)
 
 
 def reading(stored: list[bytes], evalsha: ServerReplyError | None = None) -> Answer:
@@ -148,10 +150,12 @@ def test_one_bad_value_is_one_miss(damaged: bytes | None) -> None:
     first, _, last = values(3)
     found, _ = play(mget(SPACE, 3, refresh=False), [[first, damaged, last]])
     assert [entry and entry["text"] for entry in found] == ["text 0", None, "text 2"]
-    by_keys = operations.mget_by_keys(SPACE, ServerAbilities(), keys(3), refresh=False)
+    by_keys = operations.mget_by_keys(SPACE, ServerAbilities(), COUNTERS, keys(3), refresh=False)
     found, _ = play(by_keys, [[first, damaged, last]])
     assert [entry and entry["text"] for entry in found] == ["text 0", None, "text 2"]
-    rows = operations.mget_embeddings(SPACE, ServerAbilities(), texts(3), MODEL, dimension=None, refresh=False)
+    rows = operations.mget_embeddings(
+        SPACE, ServerAbilities(), COUNTERS, texts(3), MODEL, dimension=None, refresh=False
+    )
     (matrix, mask), _ = play(rows, [[first, damaged, last]])
     assert mask.tolist() == [True, False, True]
     np.testing.assert_array_equal(matrix, [[1, 2], [np.nan, np.nan], [1, 2]])
@@ -159,7 +163,7 @@ def test_one_bad_value_is_one_miss(damaged: bytes | None) -> None:
 
 def test_a_foreign_key_is_not_asked_for() -> None:
     wanted = ["d:" + "0" * 64, keys(1)[0], "c:x"]
-    found, trips = play(operations.mget_by_keys(SPACE, ServerAbilities(), wanted, refresh=False), [values(1)])
+    found, trips = play(operations.mget_by_keys(SPACE, ServerAbilities(), COUNTERS, wanted, refresh=False), [values(1)])
     assert [entry and entry["text"] for entry in found] == [None, "text 0", None]
     assert trips == [[("MGET", keys(1)[0])]]
     held, trips = play(operations.mexists_by_keys(SPACE, wanted), [b"EMB\x01"])
@@ -304,7 +308,10 @@ def test_a_batch_is_dropped_in_as_few_round_trips(count: int, trips: int) -> Non
     def answer(commands: Trip) -> list[Any]:
         return [len(command) - 1 for command in commands]
 
-    for operation in (operations.mdrop(SPACE, texts(count), MODEL), operations.mdrop_by_keys(SPACE, keys(count))):
+    for operation in (
+        operations.mdrop(SPACE, COUNTERS, texts(count), MODEL),
+        operations.mdrop_by_keys(SPACE, COUNTERS, keys(count)),
+    ):
         dropped, sent = play(operation, *[answer] * trips)
         assert dropped == count
         assert [key for trip in sent for _, *some in trip for key in some] == keys(count)
@@ -314,11 +321,11 @@ def test_clearing_goes_over_all_and_drops_the_own() -> None:
     own = [key.encode() for key in keys(3)]
     strangers = [b"c:" + b"z" * 64, b"c:\xff" + b"0" * 63]
     pages = [[[b"17", [own[0], *strangers]]], [1], [[b"5", strangers]], [[b"0", own[1:]]], [2]]
-    dropped, trips = play(operations.clear(SPACE), *pages)
+    dropped, trips = play(operations.clear(SPACE, COUNTERS), *pages)
     assert dropped == 3
     assert names(trips) == [["SCAN"], ["UNLINK"], ["SCAN"], ["SCAN"], ["UNLINK"]]
     assert [trip[0][1] for trip in trips if trip[0][0] == "SCAN"] == [0, b"17", b"5"]
-    assert trips[4] == [("UNLINK", *own[1:])]
+    assert trips[4] == [("UNLINK", *keys(3)[1:])]
 
 
 def test_what_is_left_is_rounded_up_to_seconds() -> None:
@@ -330,24 +337,24 @@ def test_what_is_left_is_rounded_up_to_seconds() -> None:
 @pytest.mark.parametrize(("ttl", "seconds"), [(300, 300), (None, 60), (NEVER, 0)])
 def test_a_ttl_is_changed_in_one_round_trip(ttl: Any, seconds: int) -> None:
     (key,) = keys(1)
-    changed, trips = play(operations.expire(SPACE_60, ServerAbilities(), key, ttl), [1])
+    changed, trips = play(operations.expire(SPACE_60, ServerAbilities(), COUNTERS, key, ttl), [1])
     assert changed is True
     assert trips == [[("EVALSHA", CHANGE_TTL.sha, 1, key, seconds.to_bytes(4, "little"), seconds)]]
-    assert play(operations.expire(SPACE_60, ServerAbilities(), key, ttl), [0])[0] is False
+    assert play(operations.expire(SPACE_60, ServerAbilities(), COUNTERS, key, ttl), [0])[0] is False
 
 
 @pytest.mark.parametrize(("ttl", "tail"), [(300, ("XX", "EX", 300)), (NEVER, ("XX",))])
 def test_without_scripts_a_ttl_is_changed_only_where_there_is_an_entry(ttl: Any, tail: tuple[Any, ...]) -> None:
     (key,), (value,) = keys(1), values(1, 60)
     able = ServerAbilities()
-    changed, trips = play(operations.expire(SPACE, able, key, ttl), [NOPERM], [[value]], [b"OK"])
+    changed, trips = play(operations.expire(SPACE, able, COUNTERS, key, ttl), [NOPERM], [[value]], [b"OK"])
     assert changed is True
     ((name, written_key, written, *rest),) = trips[2]
     assert (name, written_key, tuple(rest)) == ("SET", key, tail)
     assert codec.decode_by_key(written, key)["ttl"] == (None if ttl is NEVER else ttl)
-    assert play(operations.expire(SPACE, able, key, ttl), [[value]], [None])[0] is False
+    assert play(operations.expire(SPACE, able, COUNTERS, key, ttl), [[value]], [None])[0] is False
     for nothing in (None, b"text", value[:-1]):
-        assert play(operations.expire(SPACE, able, key, ttl), [[nothing]])[0] is False
+        assert play(operations.expire(SPACE, able, COUNTERS, key, ttl), [[nothing]])[0] is False
 
 
 # ------------------------------------------------------------------------------------------------ bad input
@@ -356,16 +363,16 @@ def test_without_scripts_a_ttl_is_changed_only_where_there_is_an_entry(ttl: Any,
 @pytest.mark.parametrize(
     "operation",
     [
-        operations.mget(SPACE, ServerAbilities(), ["a", ""], MODEL, refresh=True),
-        operations.mget(SPACE, ServerAbilities(), ["a"], "", refresh=True),
-        operations.mget(SPACE, ServerAbilities(), "text", MODEL, refresh=True),
-        operations.mget_by_keys(SPACE, ServerAbilities(), ["a", None], refresh=True),
-        operations.mget_embeddings(SPACE, ServerAbilities(), [5], MODEL, dimension=None, refresh=True),
+        operations.mget(SPACE, ServerAbilities(), COUNTERS, ["a", ""], MODEL, refresh=True),
+        operations.mget(SPACE, ServerAbilities(), COUNTERS, ["a"], "", refresh=True),
+        operations.mget(SPACE, ServerAbilities(), COUNTERS, "text", MODEL, refresh=True),
+        operations.mget_by_keys(SPACE, ServerAbilities(), COUNTERS, ["a", None], refresh=True),
+        operations.mget_embeddings(SPACE, ServerAbilities(), COUNTERS, [5], MODEL, dimension=None, refresh=True),
         operations.mexists(SPACE, [" "], MODEL),
         operations.mexists_by_keys(SPACE, "key"),
-        operations.mdrop(SPACE, [""], MODEL),
+        operations.mdrop(SPACE, COUNTERS, [""], MODEL),
         operations.remaining_ttl(SPACE, 5),
-        operations.expire(SPACE, ServerAbilities(), keys(1)[0], 0),
+        operations.expire(SPACE, ServerAbilities(), COUNTERS, keys(1)[0], 0),
         mset([*items(1500), {"text": "a", "model_name": MODEL, "embedding": [float("nan"), 0.0]}]),
         mset(items(2), ttl=0),
     ],
@@ -377,8 +384,8 @@ def test_bad_input_raises_before_anything_is_sent(operation: Operation[Any]) -> 
 
 def test_a_foreign_key_is_refused_before_anything_is_sent() -> None:
     for operation in (
-        operations.mdrop_by_keys(SPACE, [*keys(2), "d:x"]),
-        operations.expire(SPACE, ServerAbilities(), "d:x", 60),
+        operations.mdrop_by_keys(SPACE, COUNTERS, [*keys(2), "d:x"]),
+        operations.expire(SPACE, ServerAbilities(), COUNTERS, "d:x", 60),
     ):
         with pytest.raises(ForeignKeyError, match="'d:x' is not one of cache 'c'"):
             next(operation)
@@ -387,12 +394,12 @@ def test_a_foreign_key_is_refused_before_anything_is_sent() -> None:
 def test_nothing_asked_is_nothing_sent() -> None:
     able = ServerAbilities()
     for operation, result in (
-        (operations.mget(SPACE_60, able, [], MODEL, refresh=True), []),
-        (operations.mget_by_keys(SPACE_60, able, [], refresh=True), []),
+        (operations.mget(SPACE_60, able, COUNTERS, [], MODEL, refresh=True), []),
+        (operations.mget_by_keys(SPACE_60, able, COUNTERS, [], refresh=True), []),
         (operations.mexists(SPACE, [], MODEL), []),
         (operations.mexists_by_keys(SPACE, []), []),
         (mset([]), []),
-        (operations.mdrop(SPACE, [], MODEL), 0),
-        (operations.mdrop_by_keys(SPACE, []), 0),
+        (operations.mdrop(SPACE, COUNTERS, [], MODEL), 0),
+        (operations.mdrop_by_keys(SPACE, COUNTERS, []), 0),
     ):
         assert play(operation) == (result, [])

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
@@ -33,6 +34,8 @@ Matrix: TypeAlias = npt.NDArray[np.float32]
 
 CHUNK_TEXTS: Final = 256
 """Texts computed and stored at a time: what a crash may lose, and how often progress is reported."""
+
+_CHARACTERS_PER_TOKEN: Final = 4
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Embed these texts; answered by a matrix (n, d)."""
+    """Embed these texts; answered by what `_compute` gave, and the seconds that it took."""
 
     texts: list[Text]
 
@@ -99,6 +102,7 @@ class BaseVectorizer(ABC):
         self.model = model
         self.cache = cache
         self._cache_is_away = False
+        self._one_at_a_time: AbstractContextManager[Any] = nullcontext()
 
     @property
     def model_name(self) -> str:
@@ -112,7 +116,21 @@ class BaseVectorizer(ABC):
 
     @abstractmethod
     def _compute(self, texts: Sequence[Text]) -> npt.ArrayLike:
-        """The vectors of these texts, shape (n, d). Called from one thread at a time per caller; never with none."""
+        """The vectors of these texts, shape (n, d); never called with none.
+
+        Called from several threads at once, unless `_one_at_a_time` is a lock.
+        """
+
+    def _prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
+        """Called before `_compute`, for what is done once, such as loading a model: no text's cost."""
+
+    def _count_tokens(self, texts: Sequence[Text]) -> int:
+        """How many tokens these texts have, for reckoning what hits save.
+
+        An estimate, by OpenAI's rule of thumb for English: 4 characters each
+        (https://help.openai.com/en/articles/4936856). A subclass that knows says so.
+        """
+        return sum(-(-len(text) // _CHARACTERS_PER_TOKEN) for text in texts if isinstance(text, str))
 
     # ---------------------------------------------------------------------------------------- for users
 
@@ -287,9 +305,12 @@ class BaseVectorizer(ABC):
     def _compute_chunk(self, work: _Work, chunk: list[int], metadata: Mapping[str, Any] | None, ttl: TTL) -> Plan[None]:
         texts = [work.texts[index] for index in chunk]
         start = perf_counter()
-        matrix = _check_computed((yield Compute(texts)), len(texts))
+        given, seconds = yield Compute(texts)
+        matrix = _check_computed(given, len(texts))
         computed = perf_counter()
         work.computed(chunk, matrix, computed - start)
+        if work.counted and self.cache is not None:
+            self.cache.record_computation(self.model_name, len(texts), seconds, self._count_tokens(texts))
         if not work.use_cache:
             work.unstored += len(chunk) if work.lost_cache else 0
             return
@@ -347,16 +368,24 @@ class BaseVectorizer(ABC):
     def _perform(self, step: Lookup | Compute | Store) -> Any:
         match step:
             case Compute(texts):
-                return self._compute(texts)
+                return self._timed(texts)
             case Lookup(texts):
                 return _given(self.cache).mget_embeddings(texts, self.model_name)
             case Store(items):
                 return _given(self.cache).mset(items)
 
+    def _timed(self, texts: Sequence[Text]) -> tuple[npt.ArrayLike, float]:
+        """What the model gives, and the seconds it took, without those in which it was loaded or busy with others."""
+        self._prepare()
+        with self._one_at_a_time:
+            start = perf_counter()
+            computed = self._compute(texts)
+            return computed, perf_counter() - start
+
     async def _aperform(self, step: Lookup | Compute | Store) -> Any:
         match step:
             case Compute(texts):
-                return await asyncio.to_thread(self._compute, texts)
+                return await asyncio.to_thread(self._timed, texts)
             case Lookup(texts):
                 return await _given(self.cache).amget_embeddings(texts, self.model_name)
             case Store(items):
@@ -368,7 +397,7 @@ class _Work:
 
     def __init__(self, texts: list[Text], *, use_cache: bool) -> None:
         self.texts = texts
-        self.use_cache = use_cache
+        self.use_cache = self.counted = use_cache
         self.lost_cache = False
         self.unstored = 0
         self.lookup_seconds = self.compute_seconds = self.store_seconds = 0.0

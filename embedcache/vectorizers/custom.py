@@ -45,7 +45,7 @@ class CustomVectorizer(BaseVectorizer):
         self._embed_one = embed_callable
         self._embed_many = embed_many_callable
         self._dims: int | None = None
-        self._lock = threading.Lock()
+        self._one_at_a_time = threading.Lock()  # a function that was not written for threads is not called from two
         self.cache = cache
 
     @property
@@ -71,10 +71,9 @@ class CustomVectorizer(BaseVectorizer):
         return self._dims
 
     def _compute(self, texts: Sequence[Text]) -> npt.ArrayLike:
-        with self._lock:  # a function that was not written for threads is not called from two
-            if self._embed_many is not None:
-                matrix = np.asarray(self._embed_many(texts))
-            else:
-                matrix = np.asarray([self._embed_one(text) for text in texts])
+        if self._embed_many is not None:
+            matrix = np.asarray(self._embed_many(texts))
+        else:
+            matrix = np.asarray([self._embed_one(text) for text in texts])
         self._dims = matrix.shape[-1] if matrix.ndim else None
         return matrix

@@ -68,6 +68,8 @@ class HFTextVectorizer(BaseVectorizer):
         changed = {name: value for name, value in options.items() if value not in (None, False, "")}
         self._model_name = f"{model}?{urlencode(changed)}" if changed else model
         self._lock = threading.RLock()
+        # The tokenizer's settings are shared, and two threads that use it at once make it fail.
+        self._one_at_a_time = self._lock
         self._transformer: Any = None
 
     @property
@@ -96,22 +98,23 @@ class HFTextVectorizer(BaseVectorizer):
                 self._transformer = self._load()
             return self._transformer
 
+    def _prepare(self) -> None:
+        self.load()
+
     def _compute(self, texts: Sequence[Text]) -> npt.ArrayLike:
         for text in texts:
             if isinstance(text, bytes):
                 raise InvalidTextError(f"the model {self.model!r} embeds str, not bytes")
-        # One thread at a time: the tokenizer's settings are shared, and two of its callers make it fail.
-        with self._lock:
-            return cast(
-                "npt.ArrayLike",
-                self.load().encode(
-                    list(texts),
-                    batch_size=self._batch_size,
-                    show_progress_bar=False,
-                    convert_to_numpy=True,
-                    **self._encode,
-                ),
-            )
+        return cast(
+            "npt.ArrayLike",
+            self.load().encode(
+                list(texts),
+                batch_size=self._batch_size,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+                **self._encode,
+            ),
+        )
 
     # ---------------------------------------------------------------------------------------- loading
 

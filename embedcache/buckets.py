@@ -1,0 +1,315 @@
+"""Counts in Redis: how they lie there, and the operations that add to them and read them back.
+
+Each cache has a hash per minute, hour and day, and one for all time. A hash holds, for each model, ``<id>`` (the
+model's name) and ``<id><code>`` (a number), where the id is the start of the name's SHA-256. Writers add to numbers and
+never set them, so any number of processes may; the server's clock says to which hash. `docs/statistics.md` gives all
+keys.
+
+The keys begin with the cache's name, so that an ACL for ``name:*`` covers them, and lie outside every cache's
+namespace, for none ends in 64 hex digits. The part in braces puts all keys of one cache on one node of a cluster.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from hashlib import sha256
+from typing import Any, Final, cast
+
+import msgpack
+
+from embedcache.counters import MAX_SLOW, SUMS, Batch, ByModel, Counts, Slow, add_by_model
+from embedcache.errors import ServerReplyError
+from embedcache.keyspace import Keyspace
+from embedcache.operations import Command, Operation, ServerAbilities, checked, checked_all, run_script
+from embedcache.scripts import ADD_COUNTS
+
+_DAY: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """How long a bucket is, and for how long it is kept, both in seconds."""
+
+    code: str
+    seconds: int
+    kept_seconds: int
+
+    def start(self, at: float) -> int:
+        """When the bucket began that holds this moment, in Unix seconds."""
+        return int(at // self.seconds) * self.seconds
+
+
+MINUTES: Final = Resolution("m", 60, 2 * _DAY)
+HOURS: Final = Resolution("h", 3_600, 60 * _DAY)
+DAYS: Final = Resolution("d", _DAY, 730 * _DAY)
+RESOLUTIONS: Final = (MINUTES, HOURS, DAYS)
+
+MAX_EXPIRING: Final = 10_000
+"""Keys of which a cache remembers when their TTL runs out: those that live longest."""
+_EXPIRING_KEPT: Final = 7 * _DAY
+_SIDE_RECORDS_KEPT: Final = 90 * _DAY
+_WRITER_KEPT: Final = 3_600
+_READ_AT_ONCE: Final = 500
+
+_CODES: Final = dict(zip(SUMS, "hmnsdxcefrwtuk", strict=True))
+_BY_CODE: Final = {code.encode(): name for name, code in _CODES.items()}
+_LATENCY: Final = "l"
+_LATENCY_CODE: Final = re.compile(rb"l\d{1,4}")
+_ID_DIGITS: Final = 8
+_NO_MODEL: Final = "-" * _ID_DIGITS
+
+
+@dataclass(frozen=True, slots=True)
+class SlowLookup:
+    """A lookup that took longer than its cache's threshold.
+
+    Attributes:
+        at: When it ended, in Unix seconds by the server's clock.
+        seconds: How long it took.
+        model_name: The model asked for, or None where keys were asked.
+        key: The first key asked for.
+        texts: How many texts or keys were asked for.
+        hits: How many of them were found.
+        text: The start of the first text where the cache was told to keep it, else None.
+        process: Which process asked, as ``host:pid``.
+    """
+
+    at: float
+    seconds: float
+    model_name: str | None
+    key: str
+    texts: int
+    hits: int
+    text: str | None
+    process: str
+
+
+_SLOW_FIELDS: Final = len(fields(SlowLookup))
+"""A later version may have more."""
+
+
+def _key(space: Keyspace, *parts: object) -> str:
+    tag = sha256(space.name.encode()).hexdigest()[:_ID_DIGITS]
+    return ":".join([space.name, "stats", f"{{{tag}}}", *map(str, parts)])
+
+
+def bucket_key(space: Keyspace, resolution: Resolution, start: int) -> str:
+    """The key of one bucket's hash."""
+    return _key(space, resolution.code, start)
+
+
+# ------------------------------------------------------------------------------------------------ adding
+
+
+def add_batch(
+    space: Keyspace, able: ServerAbilities, batch: Batch, *, writer: str, number: int, process: str
+) -> Operation[None]:
+    """Adds a batch's counts, once however often it is sent.
+
+    Args:
+        space: The cache.
+        able: What its server has not refused.
+        batch: What was counted. Its misses of entries whose TTL had run out are counted here.
+        writer: Who counted, unlike any other.
+        number: Of this writer's batches, from 1; a number not above the last one that was added is not added.
+        process: The process for people, as ``host:pid``.
+    """
+    moments = _Moments((yield from _server_time()))
+    counts: ByModel = {}
+    add_by_model(counts, batch.counts)
+    add_by_model(counts, (yield from _expired(space, batch, moments)))
+    ended = moments.at(batch.until)
+    hashes = {_key(space, "total"): int(ended) + DAYS.kept_seconds}
+    for resolution in RESOLUTIONS:
+        start = resolution.start(ended)
+        hashes[bucket_key(space, resolution, start)] = start + resolution.seconds + resolution.kept_seconds
+    yield from _add_counts(space, able, hashes, counts, writer, number)
+    if commands := [*_expiring_commands(space, batch, moments), *_slow_commands(space, batch, moments, process)]:
+        yield from checked(*commands)
+
+
+class _Moments:
+    """Turns this process's monotonic clock into the server's time, so that no two clocks need agree."""
+
+    def __init__(self, server_now: float) -> None:
+        self.now = server_now
+        self._ahead = server_now - time.monotonic()
+
+    def at(self, monotonic: float) -> float:
+        """The server's Unix seconds at a moment of `time.monotonic`."""
+        return monotonic + self._ahead
+
+
+def _server_time() -> Operation[float]:
+    """The server's Unix seconds; this machine's where an ACL forbids TIME."""
+    (reply,) = yield [("TIME",)]
+    if isinstance(reply, ServerReplyError):
+        return time.time()
+    seconds, microseconds = reply
+    return int(seconds) + int(microseconds) / 1e6
+
+
+def _expired(space: Keyspace, batch: Batch, moments: _Moments) -> Operation[ByModel]:
+    """How many of a batch's misses were of entries whose TTL had run out, as far as that is on record."""
+    if not batch.missed:
+        return {}
+    ends = yield from _recorded_ends(space, [key for key, _ in batch.missed])
+    counts: ByModel = {}
+    for (_, model_name), end in zip(batch.missed, ends, strict=True):
+        if end is not None and end <= moments.at(batch.until):
+            counts.setdefault(model_name, Counts()).expired += 1
+    return counts
+
+
+def _recorded_ends(space: Keyspace, keys: Sequence[str]) -> Operation[list[float | None]]:
+    """When each key's TTL runs out in Unix seconds, as of when it was written; None for those not on record."""
+    (scores,) = yield [("ZMSCORE", _key(space, "expiring"), *map(_member, keys))]
+    if isinstance(scores, ServerReplyError):
+        return [None] * len(keys)
+    return [None if score is None else float(score) for score in scores]
+
+
+def _member(key: str) -> bytes:
+    return bytes.fromhex(key[-64:-48])  # 64 bits of the entry's id tell ten thousand apart
+
+
+def _add_counts(
+    space: Keyspace, able: ServerAbilities, hashes: Mapping[str, int], counts: ByModel, writer: str, number: int
+) -> Operation[None]:
+    names = {_model_id(model_name): model_name for model_name in counts if model_name is not None}
+    numbers = {
+        _model_id(model_name) + code: amount for model_name, each in counts.items() for code, amount in _amounts(each)
+    }
+    keys = [_key(space, "writer", writer), *hashes]
+    args = [number, _WRITER_KEPT, *hashes.values(), len(names)]
+    flat = [word.encode() for pair in names.items() for word in pair]
+    flat += [str(word).encode() for pair in numbers.items() for word in pair]
+    if (yield from run_script(able, ADD_COUNTS, keys, [*args, *flat])) is not None:
+        return
+    commands: list[Command] = []
+    for key, expires in hashes.items():
+        commands += [("HSET", key, model_id, name) for model_id, name in names.items()]
+        commands += [("HINCRBY", key, name, amount) for name, amount in numbers.items()]
+        commands.append(("EXPIREAT", key, expires))
+    yield from checked(*commands)
+
+
+def _amounts(counts: Counts) -> Iterator[tuple[str, int]]:
+    for name, code in _CODES.items():
+        if amount := getattr(counts, name):
+            yield code, amount
+    for slot, count in counts.latencies.items():
+        yield f"{_LATENCY}{slot}", count
+
+
+def _model_id(model_name: str | None) -> str:
+    return _NO_MODEL if model_name is None else sha256(model_name.encode()).hexdigest()[:_ID_DIGITS]
+
+
+def _expiring_commands(space: Keyspace, batch: Batch, moments: _Moments) -> Iterator[Command]:
+    """Remembers when the entries written run out, and forgets those dropped."""
+    key = _key(space, "expiring")
+    if batch.cleared:
+        yield ("UNLINK", key)
+    elif batch.dropped:
+        yield ("ZREM", key, *map(_member, batch.dropped))
+    if batch.expiring:
+        ends = [(f"{moments.at(end):.3f}", _member(name)) for name, end in batch.expiring.items()]
+        yield ("ZADD", key, *(word for pair in ends for word in pair))
+        yield ("ZREMRANGEBYSCORE", key, "-inf", f"{moments.now - _EXPIRING_KEPT:.0f}")
+        yield ("ZREMRANGEBYRANK", key, 0, -MAX_EXPIRING - 1)
+        yield ("EXPIRE", key, _SIDE_RECORDS_KEPT)
+
+
+def _slow_commands(space: Keyspace, batch: Batch, moments: _Moments, process: str) -> Iterator[Command]:
+    if batch.slow:
+        key = _key(space, "slow")
+        yield ("LPUSH", key, *(_pack_slow(slow, moments, process) for slow in batch.slow))
+        yield ("LTRIM", key, 0, MAX_SLOW - 1)
+        yield ("EXPIRE", key, _SIDE_RECORDS_KEPT)
+
+
+def _pack_slow(slow: Slow, moments: _Moments, process: str) -> bytes:
+    rest = (slow.seconds, slow.model_name, slow.key, slow.texts, slow.hits, slow.text, process)
+    return cast("bytes", msgpack.packb((moments.at(slow.at), *rest), unicode_errors="surrogatepass"))
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What holds at the moment: read before a window, whose end it gives.
+
+    Attributes:
+        now: The server's Unix seconds.
+        total: Counts of all time, by model.
+        prices: Prices per 1,000 tokens, by model.
+    """
+
+    now: float
+    total: ByModel
+    prices: dict[str, float]
+
+
+def read_standing(space: Keyspace) -> Operation[Standing]:
+    """The server's time, the counts of all time, and the prices."""
+    now = yield from _server_time()
+    total, prices = yield from checked_all(("HGETALL", _key(space, "total")), ("HGETALL", _key(space, "prices")))
+    return Standing(now, _unpack(total), {name.decode(): float(price) for name, price in _pairs(prices).items()})
+
+
+def read_buckets(space: Keyspace, resolution: Resolution, starts: Sequence[int]) -> Operation[list[ByModel]]:
+    """The counts of the buckets that begin at these Unix seconds, in order; none is an empty one."""
+    found: list[ByModel] = []
+    for first in range(0, len(starts), _READ_AT_ONCE):
+        part = starts[first : first + _READ_AT_ONCE]
+        hashes = yield from checked_all(*(("HGETALL", bucket_key(space, resolution, start)) for start in part))
+        found += map(_unpack, hashes)
+    return found
+
+
+def _pairs(reply: Any) -> dict[bytes, bytes]:
+    return dict(reply) if isinstance(reply, Mapping) else dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def _unpack(reply: Any) -> ByModel:
+    """One hash's counts. Fields of a later version are passed over."""
+    found = _pairs(reply)
+    names = {name: value.decode(errors="replace") for name, value in found.items() if len(name) == _ID_DIGITS}
+    counts: ByModel = {}
+    for name, value in found.items():
+        model_id, code = name[:_ID_DIGITS], name[_ID_DIGITS:]
+        if code in _BY_CODE or _LATENCY_CODE.fullmatch(code):
+            _count(counts.setdefault(names.get(model_id), Counts()), code.decode(), int(value))
+    return counts
+
+
+def _count(counts: Counts, code: str, amount: int) -> None:
+    if name := _BY_CODE.get(code.encode()):
+        setattr(counts, name, getattr(counts, name) + amount)
+    else:
+        slot = int(code[1:])
+        counts.latencies[slot] = counts.latencies.get(slot, 0) + amount
+
+
+def read_end(space: Keyspace, key: str) -> Operation[tuple[float, float | None]]:
+    """The server's Unix seconds, and those at which the key's TTL ran or runs out by the record; None if not there."""
+    now = yield from _server_time()
+    (end,) = yield from _recorded_ends(space, [key])
+    return now, end
+
+
+def read_slow(space: Keyspace) -> Operation[list[SlowLookup]]:
+    """The slow lookups on record, last first."""
+    found = yield from checked(("LRANGE", _key(space, "slow"), 0, MAX_SLOW - 1))
+    return [SlowLookup(*msgpack.unpackb(each, unicode_errors="surrogatepass")[:_SLOW_FIELDS]) for each in found]
+
+
+def set_price(space: Keyspace, model_name: str, price: float | None) -> Operation[None]:
+    """Sets what 1,000 tokens of a model cost; None forgets it."""
+    key = _key(space, "prices")
+    yield from checked(("HDEL", key, model_name) if price is None else ("HSET", key, model_name, repr(float(price))))

@@ -1,0 +1,214 @@
+"""Why a lookup hits or misses: the question that nobody can answer by looking at a missing key."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from functools import cache
+from itertools import product
+from typing import Final
+
+from embedcache import codec
+from embedcache.buckets import read_end, read_standing
+from embedcache.entry import Text
+from embedcache.errors import ServerReplyError
+from embedcache.keyspace import Keyspace
+from embedcache.operations import Operation, ServerAbilities, checked, mexists
+from embedcache.packing import pack_text
+from embedcache.scanning import heads
+
+MAX_SCAN: Final = 100_000
+MAX_SIMILAR: Final = 10
+_SCAN_BATCH: Final = 1_000
+_LONGEST_GUESSED: Final = 10_000
+_LONGEST_SORTED: Final = 1_000
+_FORMS: Final = ("NFC", "NFD", "NFKC", "NFKD")
+
+
+class Reason(Enum):
+    """What a lookup comes to."""
+
+    HIT = "hit"
+    CORRUPT = "corrupt"
+    OTHER_ENTRY = "other entry"
+    EXPIRED = "expired"
+    GONE = "gone"
+    OTHER_OPTIONS = "other options"
+    OTHER_MODEL = "other model"
+    OTHER_SPELLING = "other spelling"
+    NEVER_STORED = "never stored"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a lookup hits, or misses. As a str, a sentence for people.
+
+    Attributes:
+        reason: Which of the `Reason` it is.
+        key: The key that was looked at.
+        similar: What is stored instead, as (text, model name): under another model, or spelt otherwise; at most 10.
+        expired_at: When the entry's TTL ran out, or for `GONE` would have, in Unix seconds by the server's clock; later
+            hits may have put it off.
+        detail: What is wrong with a corrupt entry.
+    """
+
+    reason: Reason
+    key: str
+    similar: tuple[tuple[Text, str], ...] = ()
+    expired_at: float | None = None
+    detail: str = ""
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether a lookup finds the entry."""
+        return self.reason is Reason.HIT
+
+    def __str__(self) -> str:
+        return _SENTENCES[self.reason].format(
+            detail=self.detail,
+            at=""
+            if self.expired_at is None
+            else f"{datetime.fromtimestamp(self.expired_at, UTC):%Y-%m-%d %H:%M:%S} UTC",
+            models=", ".join(sorted({repr(model) for _, model in self.similar})),
+            texts=", ".join(repr(text if len(text) <= 80 else text[:80]) for text, _ in self.similar[:3]),  # noqa: PLR2004
+        )
+
+
+_SENTENCES: Final = {
+    Reason.HIT: "Hit: the entry is there.",
+    Reason.CORRUPT: "Miss: there is a value under the key, but {detail}.",
+    Reason.OTHER_ENTRY: "Miss: another text and model share this key, since together they spell the same: {texts}.",
+    Reason.EXPIRED: "Miss: the entry was stored, and its TTL ran out at {at}.",
+    Reason.GONE: "Miss: the entry was stored to last until {at}, but was evicted or removed by another program.",
+    Reason.OTHER_OPTIONS: "Miss: the text is stored under the same model with other options: {models}.",
+    Reason.OTHER_MODEL: "Miss: the text is stored under another model: {models}.",
+    Reason.OTHER_SPELLING: "Miss: a text that differs only in case, white space or Unicode form is stored: {texts}.",
+    Reason.NEVER_STORED: "Miss: never stored in this cache, or dropped since, or gone too long ago to be on record.",
+}
+
+
+def why(
+    space: Keyspace, able: ServerAbilities, text: Text, model_name: str, *, max_scan: int
+) -> Operation[Explanation]:
+    """Why a lookup of this text and model hits, or misses."""
+    key, tag = pack_text(space, text, model_name)
+    (value,) = yield [("GET", key)]
+    if value is not None:
+        return _explain_value(key, tag, value)
+    now, end = yield from read_end(space, key)
+    if end is not None:
+        return Explanation(Reason.EXPIRED if end <= now else Reason.GONE, key, expired_at=end)
+    similar = yield from _guess(space, text, model_name)
+    if not similar and max_scan > 0:
+        similar = yield from _scan(space, able, text, max_scan)
+    return _explain_similar(key, text, model_name, similar)
+
+
+def _explain_value(key: str, tag: bytes, value: object) -> Explanation:
+    if isinstance(value, ServerReplyError):
+        if value.code != "WRONGTYPE":
+            raise value
+        return Explanation(Reason.CORRUPT, key, detail="it is a list, hash or the like, and no packed entry")
+    if not isinstance(value, bytes) or not value.startswith(codec.MAGIC[:3]):
+        return Explanation(Reason.CORRUPT, key, detail="it is no packed entry")
+    if not value.startswith(codec.MAGIC):
+        return Explanation(Reason.CORRUPT, key, detail="it was written by another version of embedcache")
+    if not codec.is_sound(value) or (head := codec.decode_head(value)) is None:
+        return Explanation(Reason.CORRUPT, key, detail="it is damaged: its checksum does not fit")
+    if not value.startswith(tag, codec.TAG_OFFSET):
+        return Explanation(Reason.OTHER_ENTRY, key, similar=((head.text, head.model_name),))
+    return Explanation(Reason.HIT, key)
+
+
+def _explain_similar(key: str, text: Text, model_name: str, similar: list[tuple[Text, str]]) -> Explanation:
+    exact = [(found, model) for found, model in similar if found == text]
+    options = [each for each in exact if _base(each[1]) == _base(model_name)]
+    spelt = [each for each in similar if each[0] != text]
+    for reason, chosen in (
+        (Reason.OTHER_OPTIONS, options),
+        (Reason.OTHER_SPELLING, [each for each in spelt if each[1] == model_name]),
+        (Reason.OTHER_MODEL, exact),
+        (Reason.OTHER_SPELLING, spelt),
+    ):
+        if chosen:
+            return Explanation(reason, key, similar=tuple(chosen[:MAX_SIMILAR]))
+    return Explanation(Reason.NEVER_STORED, key)
+
+
+def _base(model_name: str) -> str:
+    """The model's name without the options that vectorizers add."""
+    return model_name.partition("?")[0]
+
+
+# ------------------------------------------------------------------------------------------------ looking around
+
+
+def _guess(space: Keyspace, text: Text, model_name: str) -> Operation[list[tuple[Text, str]]]:
+    """What would be near and can be asked for by its key, however large the cache."""
+    standing = yield from read_standing(space)
+    models = [name for name in standing.total if name is not None and name != model_name]
+    asked: list[tuple[Text, str]] = [(text, model) for model in models]
+    if isinstance(text, str) and len(text) <= _LONGEST_GUESSED:
+        asked += [(variant, model_name) for variant in _variants(text)]
+    found: list[tuple[Text, str]] = []
+    for model, texts in _by_model(asked):
+        there = yield from mexists(space, texts, model)
+        found += [(each, model) for each, is_there in zip(texts, there, strict=True) if is_there]
+    return found
+
+
+def _by_model(pairs: Iterable[tuple[Text, str]]) -> Iterator[tuple[str, list[Text]]]:
+    texts: dict[str, list[Text]] = {}
+    for text, model in pairs:
+        texts.setdefault(model, []).append(text)
+    yield from texts.items()
+
+
+def _variants(text: str) -> list[str]:
+    """The text in other cases, with other white space, in other Unicode forms, and with all of these together."""
+    forms = {text, *(unicodedata.normalize(form, text) for form in _FORMS)}
+    spaces: tuple[Callable[[str], str], ...] = (str, str.strip, lambda each: " ".join(each.split()))
+    cases: tuple[Callable[[str], str], ...] = (str, str.lower, str.upper, str.casefold, str.capitalize, str.title)
+    made = {case(space(form)) for form, space, case in product(sorted(forms), spaces, cases)}
+    return sorted(each for each in made - {text} if each.strip())
+
+
+def _scan(space: Keyspace, able: ServerAbilities, text: Text, max_scan: int) -> Operation[list[tuple[Text, str]]]:
+    """Entries of the same text or one spelt alike, among about the first `max_scan` keys of the server."""
+    wanted = _folded(text)
+    found: list[tuple[Text, str]] = []
+    cursor = 0
+    for _ in range(0, max_scan, _SCAN_BATCH):
+        reply = yield from checked(("SCAN", cursor, "MATCH", space.pattern, "COUNT", _SCAN_BATCH))
+        cursor = int(reply[0])
+        names = [name.decode(errors="surrogateescape") for name in reply[1]]
+        for head, _ in (yield from heads(able, [name for name in names if space.owns(name)])):
+            if head is not None and _folded(head.text) == wanted:
+                found.append((head.text, head.model_name))
+        if cursor == 0 or len(found) >= MAX_SIMILAR:
+            break
+    return list(dict.fromkeys(found))
+
+
+def _folded(text: Text) -> Text:
+    """The text without what `Reason.OTHER_SPELLING` disregards."""
+    if isinstance(text, bytes):
+        return text
+    if len(text) > _LONGEST_SORTED and not text.isascii() and _many_marks().search(text):
+        return " ".join(text.casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
+
+
+@cache
+def _many_marks() -> re.Pattern[str]:
+    """More combining marks in a row than any language writes (UAX #15 allows 30 in its Stream-Safe Text Format).
+
+    Normalising sorts such a row in quadratic time: hours, for a text of 8 MiB.
+    """
+    characters = map(chr, range(0x20000))
+    marks = [each for each in characters if unicodedata.combining(unicodedata.normalize("NFKD", each)[0])]
+    return re.compile(f"[{''.join(marks)}]{{1000}}")
