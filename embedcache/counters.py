@@ -19,7 +19,7 @@ from weakref import WeakSet
 from embedcache.entry import Text
 
 MAX_MODELS: Final = 256
-"""Models counted apart between two hand-overs. What comes on top is counted under no model's name."""
+"""Models counted apart, between two hand-overs and in a lifetime. What comes on top is counted under no name."""
 MAX_TOLD: Final = 1_000
 """Missed and expiring keys remembered between two hand-overs, each."""
 MAX_SLOW: Final = 100
@@ -337,7 +337,9 @@ class Counters:
             taken, self._batch = self._batch, Batch(monotonic())
             self._counts = self._batch.counts
             self._idle = True
-            add_by_model(self._lifetime, taken.counts)
+            for model_name, counts in taken.counts.items():
+                known = model_name in self._lifetime or len(self._lifetime) < MAX_MODELS
+                add_by_model(self._lifetime, {model_name if known else _OVERFLOW: counts})
         taken.until = monotonic()
         return taken
 

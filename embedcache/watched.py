@@ -63,15 +63,15 @@ class WatchedCache:
         self._able = ServerAbilities()
         self._made_at = time.time()
         self._outbox = Outbox(
-            _sender(connection, Keyspace(space.name), self._able), slow_lookup_seconds, slow_texts=slow_lookup_texts
+            _sender(connection, Keyspace(space.name)), slow_lookup_seconds, slow_texts=slow_lookup_texts
         )
         self._counters = self._outbox.counters if stats else NoCounters()
 
     # ---------------------------------------------------------------------------------------- driving
 
     def _drive(self, operation: Operation[R], model_name: str | None = None) -> R:
-        if self.observer is not None:
-            with self.observer(_name(operation), model_name) as done:
+        if (observer := self.observer) is not None:  # read once: another thread may take it away
+            with observer(_name(operation), model_name) as done:
                 result = self._counting_errors(operation, model_name)
                 done(result)
                 return result
@@ -85,8 +85,8 @@ class WatchedCache:
             raise
 
     async def _adrive(self, operation: Operation[R], model_name: str | None = None) -> R:
-        if self.observer is not None:
-            with self.observer(_name(operation), model_name) as done:
+        if (observer := self.observer) is not None:
+            with observer(_name(operation), model_name) as done:
                 result = await self._acounting_errors(operation, model_name)
                 done(result)
                 return result
@@ -292,7 +292,9 @@ def _name(operation: Operation[R]) -> str:
     return cast("GeneratorType[object, object, object]", operation).__name__.removesuffix("_one")
 
 
-def _sender(connection: RedisConnection, space: Keyspace, able: ServerAbilities) -> flushing.Send:
+def _sender(connection: RedisConnection, space: Keyspace) -> flushing.Send:
+    able = ServerAbilities()  # its own: what is refused for these keys may be allowed for entries
+
     def send(batch: Batch, writer: str, number: int, process: str) -> None:
         operation = buckets.add_batch(space, able, batch, writer=writer, number=number, process=process)
         # Counts alone are no reason to start a server that somebody has stopped.
