@@ -1,10 +1,12 @@
 """Lookup: one entry, by its text and model or by its key."""
 
+import time
 from dataclasses import dataclass
 
 import streamlit as st
 
 from embedcache import CacheEntry, EntrySummary, inspector
+from embedcache.explain import Explanation, Reason
 from embedcache.keyspace import split_key
 from embedcache.vectorizers import DEFAULT_MODEL
 from pages.ui import session, widgets, wording
@@ -12,6 +14,8 @@ from pages.ui.inputs import UnusableInputError
 
 WAYS = {"text": "By text", "key": "By key"}
 QUERY_KEY = "looked_up"
+MOST_SIMILAR = 5
+MAX_KEYS_SEARCHED = 20_000  # for what explains a miss: under a fifth of a second
 LINK_KEY = "linked_key"
 
 
@@ -132,23 +136,58 @@ def _fetch(query: Query) -> tuple[CacheEntry, EntrySummary] | None:
     return None if summary is None else (entry, summary)
 
 
+def _explain(query: Query) -> Explanation | None:
+    """Why this text missed; None where a key was asked, of which nothing can be told."""
+    if query.text is None or query.model_name is None:
+        return None
+    cache = session.open_cache(query.cache_name, refresh_ttl=False)
+    return cache.why(query.text, query.model_name, max_scan=MAX_KEYS_SEARCHED)
+
+
 # -------------------------------------------------------------------------------------------------- drawing
 
+MISS_WORDS = {
+    Reason.HIT: "It was stored this moment. Look it up again.",
+    Reason.CORRUPT: "There is a value under its key, but {detail}. Embed the text again to replace it.",
+    Reason.OTHER_ENTRY: "Another text and model share its key, since together they spell the same.",
+    Reason.EXPIRED: "It was stored, and **its TTL ran out** {ago}.",
+    Reason.GONE: "It was stored to last longer, but was **evicted, or removed by another program**.",
+    Reason.OTHER_OPTIONS: "The text is there **under the same model with other options**, which make other vectors.",
+    Reason.OTHER_MODEL: "The text is there **under another model**.",
+    Reason.OTHER_SPELLING: "A text is there that **differs only in case, white space or Unicode form**. "
+    "For the cache that is another text.",
+    Reason.NEVER_STORED: "The cache {name} has **never stored** exactly this text under this model, as far as is on "
+    "record: it may have been dropped, or have expired long ago.",
+}
 
-def _show_miss(query: Query) -> None:
+
+def _show_miss(query: Query, explanation: Explanation | None) -> None:
     name = wording.code_span(query.cache_name, 80)
     with st.container(border=True):
         st.subheader("Not in the cache", anchor=False)
-        if query.text is not None:
-            st.write(
-                f"The cache {name} holds no vector of exactly this text under this model. A capital, a space or "
-                "another model makes another entry. It may also have expired, or have been dropped."
-            )
+        if explanation is not None:
+            ago = wording.ago(time.time() - (explanation.expired_at or 0))
+            st.write(MISS_WORDS[explanation.reason].format(name=name, detail=explanation.detail, ago=ago))
+            _show_similar(query, explanation)
         elif split_key(query.key) is None:
             st.write("This has not the form of a key: a cache's name, a colon and 64 hex digits, all lower case.")
         else:
             st.write(f"The cache {name} holds nothing under this key. It may have expired, or have been dropped.")
         st.page_link("pages/embed.py", label="Embed a text", icon=":material/bolt:")
+
+
+def _show_similar(query: Query, explanation: Explanation) -> None:
+    """What is stored instead, each a click away."""
+    cache = session.open_cache(query.cache_name, refresh_ttl=False)
+    for text, model_name in explanation.similar[:MOST_SIMILAR]:
+        words, link = st.columns([5, 1], vertical_alignment="center")
+        words.caption(f"{wording.code_span(text, 160)} under {wording.code_span(model_name, 120)}")
+        link.page_link(
+            "pages/lookup.py",
+            label="Open",
+            icon=":material/search:",
+            query_params={"key": cache.key_for(text, model_name)},
+        )
 
 
 def _show_idle() -> None:
@@ -167,12 +206,13 @@ query = _choose()
 with widgets.errors_as_sentences():
     widgets.require_server()
     found = _fetch(query) if query else None
+    explanation = _explain(query) if query and found is None else None
 widgets.show_notice()
 
 if query is None:
     _show_idle()
     st.stop()
 if found is None:
-    _show_miss(query)
+    _show_miss(query, explanation)
     st.stop()
 widgets.entry_view(query.cache_name, *found)

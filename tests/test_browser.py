@@ -105,7 +105,7 @@ def test_a_texts_life(page: Page, address: str) -> None:
 
     page.get_by_text("By text", exact=True).click()
     look_up(page, text)
-    expect(page.get_by_text("holds no vector of exactly this text")).to_be_visible()
+    expect(page.get_by_text("never stored")).to_be_visible()
 
 
 def test_a_strangers_text_stays_text(page: Page, address: str, server_url: str) -> None:
