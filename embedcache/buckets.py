@@ -96,6 +96,16 @@ def _key(space: Keyspace, *parts: object) -> str:
     return ":".join([space.name, "stats", f"{{{tag}}}", *map(str, parts)])
 
 
+TOTAL_PATTERN: Final = "*:stats:{????????}:total"
+"""A glob for SCAN that finds every cache's counts of all time."""
+
+
+def cache_of_total(key: str) -> str | None:
+    """The name of the cache whose counts of all time lie under a key; None where it is no such key."""
+    name = key.rsplit(":", 3)[0]
+    return name if name.strip() and key == _key(Keyspace(name), "total") else None
+
+
 def bucket_key(space: Keyspace, resolution: Resolution, start: int) -> str:
     """The key of one bucket's hash."""
     return _key(space, resolution.code, start)
@@ -107,7 +117,7 @@ def bucket_key(space: Keyspace, resolution: Resolution, start: int) -> str:
 def add_batch(
     space: Keyspace, able: ServerAbilities, batch: Batch, *, writer: str, number: int, process: str
 ) -> Operation[None]:
-    """Adds a batch's counts, once however often it is sent.
+    """Adds a batch's counts, once however often it is sent; where scripts are refused, once per answer that is lost.
 
     Args:
         space: The cache.
@@ -189,12 +199,14 @@ def _add_counts(
     flat += [str(word).encode() for pair in numbers.items() for word in pair]
     if (yield from run_script(able, ADD_COUNTS, keys, [*args, *flat])) is not None:
         return
-    commands: list[Command] = []
-    for key, expires in hashes.items():
-        commands += [("HSET", key, model_id, name) for model_id, name in names.items()]
-        commands += [("HINCRBY", key, name, amount) for name, amount in numbers.items()]
-        commands.append(("EXPIREAT", key, expires))
-    yield from checked(*commands)
+    # Without scripts: what may be done twice goes first, for a refusal after the additions would have them repeated.
+    set_names: list[Command] = [("HSET", key, *pair) for key in hashes for pair in names.items()]
+    set_ends: list[Command] = [("EXPIREAT", key, expires) for key, expires in hashes.items()]
+    yield from checked(*set_names, *set_ends)
+    additions: list[Command] = [("HINCRBY", key, *pair) for key in hashes for pair in numbers.items()]
+    replies = (yield [*additions, *set_ends])[: len(additions)]
+    if replies and all(isinstance(reply, ServerReplyError) for reply in replies):
+        raise replies[0]
 
 
 def _amounts(counts: Counts) -> Iterator[tuple[str, int]]:
@@ -306,7 +318,17 @@ def read_end(space: Keyspace, key: str) -> Operation[tuple[float, float | None]]
 def read_slow(space: Keyspace) -> Operation[list[SlowLookup]]:
     """The slow lookups on record, last first."""
     found = yield from checked(("LRANGE", _key(space, "slow"), 0, MAX_SLOW - 1))
-    return [SlowLookup(*msgpack.unpackb(each, unicode_errors="surrogatepass")[:_SLOW_FIELDS]) for each in found]
+    return [slow for each in found if (slow := _unpack_slow(each)) is not None]
+
+
+def _unpack_slow(packed: bytes) -> SlowLookup | None:
+    """One record, also with fields of a later version; None where it is none of ours."""
+    try:
+        fields = msgpack.unpackb(packed, unicode_errors="surrogatepass")
+        at, seconds, model_name, key, texts, hits, text, process = fields[:_SLOW_FIELDS]
+        return SlowLookup(float(at), float(seconds), model_name, str(key), int(texts), int(hits), text, str(process))
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException):
+        return None
 
 
 def set_price(space: Keyspace, model_name: str, price: float | None) -> Operation[None]:

@@ -127,6 +127,7 @@ class RedisConnection:
         self._lock = threading.RLock()
         _locked.add(self)
         self._client: redis.Redis | None = client
+        self._second_client: redis.Redis | None = None
         self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient] = WeakKeyDictionary()
         self._embedded: EmbeddedServer | None = None
         self._embedded_options: tuple[Path | None, str | None] | None = None
@@ -150,12 +151,13 @@ class RedisConnection:
 
     # ---------------------------------------------------------------------------------------- drivers
 
-    def drive(self, operation: Operation[R], *, revive: bool = True) -> R:
+    def drive(self, operation: Operation[R], *, background: bool = False) -> R:
         """Runs an operation to its end on the sync client.
 
         Args:
             operation: What to run.
-            revive: Whether an embedded server that is gone is started again for it.
+            background: Whether it is none of the program's own calls. Then an embedded server that is gone is not
+                started again for it, and a client that was passed in, whose connections may be few, is not used.
 
         Raises:
             CacheUnavailableError: The server cannot be reached or did not answer in time.
@@ -164,7 +166,7 @@ class RedisConnection:
         try:
             commands = next(operation)
             while True:
-                commands = operation.send(self._exchange(commands, revive=revive))
+                commands = operation.send(self._exchange(commands, background=background))
         except StopIteration as end:
             return cast("R", end.value)
 
@@ -177,12 +179,12 @@ class RedisConnection:
         except StopIteration as end:
             return cast("R", end.value)
 
-    def _exchange(self, commands: list[Command], *, revive: bool) -> list[Any]:
+    def _exchange(self, commands: list[Command], *, background: bool) -> list[Any]:
         try:
-            return _send(self.client(), commands)
+            return _send(self._background_client() if background else self.client(), commands)
         except _NO_ANSWER as error:
             server = self._embedded
-            if server is None or not revive:
+            if server is None or background:
                 raise self._unavailable(error) from error
         self._bring_back(server)
         try:
@@ -222,6 +224,15 @@ class RedisConnection:
                 if self._client is None:
                     self._client = self._make_client()
         return self._client
+
+    def _background_client(self) -> redis.Redis:
+        """The sync client, or where that was passed in, one of our own to the same server."""
+        if self._given_client is None:
+            return self.client()
+        with self._lock:
+            if self._second_client is None:
+                self._second_client = self._make_client()
+            return self._second_client
 
     async def async_client(self) -> redis.asyncio.Redis:
         """The running loop's client, made at first use and closed when the loop ends."""
@@ -281,10 +292,12 @@ class RedisConnection:
     def close(self) -> None:
         """Closes what we opened, and leaves the embedded server. The next call opens it again."""
         with self._lock:
-            client, self._client = self._client, self._given_client
+            clients = [self._client, self._second_client]
+            self._client, self._second_client = self._given_client, None
             server, self._embedded = self._embedded, None
-        if client is not None and client is not self._given_client:
-            client.close()
+        for client in clients:
+            if client is not None and client is not self._given_client:
+                client.close()
         if server is not None:
             server.detach()
 

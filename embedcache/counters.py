@@ -192,6 +192,7 @@ class Counters:
         texts: Sequence[Text],
         misses: int,
         bytes_read: int,
+        named_hits: int = 0,
     ) -> None:
         """One lookup call.
 
@@ -201,7 +202,8 @@ class Counters:
             keys: What was asked for.
             texts: The same as texts; empty where keys were asked.
             misses: How many were not found.
-            bytes_read: Length of the values that came.
+            bytes_read: Length of the values that came, without those of `named_hits`.
+            named_hits: How many were found that are counted under other models, each by `count`.
         """
         nanoseconds = perf_counter_ns() - started
         # As `histogram.slot_of`, whose call would cost a fifth of all this.
@@ -209,7 +211,7 @@ class Counters:
         slot = (spare_bits << 4) + (nanoseconds >> spare_bits) if spare_bits > 0 else nanoseconds
         with self._lock:
             counts = self._counts.get(model_name) or self._new_model(model_name)
-            counts.hits += len(keys) - misses
+            counts.hits += len(keys) - misses - named_hits
             counts.misses += misses
             counts.bytes_read += bytes_read
             latencies = counts.latencies
@@ -271,8 +273,6 @@ class Counters:
         """An entry was given another TTL in seconds, or None."""
         with self._lock:
             self._note_expiring([key], [ttl])
-            if ttl is None and len(self._batch.dropped) < MAX_TOLD:
-                self._batch.dropped.add(key)  # nothing is left to be on record
             idle, self._idle = self._idle, False
         if idle:
             self._wake()
@@ -295,11 +295,13 @@ class Counters:
     def _note_expiring(self, keys: Sequence[str], ttls: Sequence[int | None]) -> None:
         now = monotonic()
         expiring, dropped = self._batch.expiring, self._batch.dropped
-        for key, ttl in islice(zip(keys, ttls, strict=True), MAX_TOLD - len(expiring)):
-            dropped.discard(key)
+        room = MAX_TOLD - max(len(expiring), len(dropped))
+        for key, ttl in islice(zip(keys, ttls, strict=True), room):
             if ttl is None:
                 expiring.pop(key, None)
+                dropped.add(key)  # an earlier end is to be on record no more
             else:
+                dropped.discard(key)
                 expiring[key] = now + ttl
 
     def _note_slow(
@@ -337,9 +339,7 @@ class Counters:
             taken, self._batch = self._batch, Batch(monotonic())
             self._counts = self._batch.counts
             self._idle = True
-            for model_name, counts in taken.counts.items():
-                known = model_name in self._lifetime or len(self._lifetime) < MAX_MODELS
-                add_by_model(self._lifetime, {model_name if known else _OVERFLOW: counts})
+            _add_bounded(self._lifetime, taken.counts)
         taken.until = monotonic()
         return taken
 
@@ -348,8 +348,14 @@ class Counters:
         copied: ByModel = {}
         with self._lock:
             add_by_model(copied, self._lifetime)
-            add_by_model(copied, self._counts)
+            _add_bounded(copied, self._counts)
         return copied
+
+
+def _add_bounded(lifetime: ByModel, counts: ByModel) -> None:
+    for model_name, each in counts.items():
+        known = model_name in lifetime or len(lifetime) < MAX_MODELS
+        add_by_model(lifetime, {model_name if known else _OVERFLOW: each})
 
 
 class NoCounters(Counters):

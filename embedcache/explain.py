@@ -13,7 +13,7 @@ from itertools import product
 from typing import Final
 
 from embedcache import codec
-from embedcache.buckets import read_end, read_standing
+from embedcache.buckets import Standing, read_end, read_standing
 from embedcache.entry import Text
 from embedcache.errors import ServerReplyError
 from embedcache.keyspace import Keyspace
@@ -23,6 +23,7 @@ from embedcache.scanning import heads
 
 MAX_SCAN: Final = 100_000
 MAX_SIMILAR: Final = 10
+_MAX_MODELS_ASKED: Final = 100
 _SCAN_BATCH: Final = 1_000
 _LONGEST_GUESSED: Final = 10_000
 _LONGEST_SORTED: Final = 1_000
@@ -150,7 +151,7 @@ def _base(model_name: str) -> str:
 def _guess(space: Keyspace, text: Text, model_name: str) -> Operation[list[tuple[Text, str]]]:
     """What would be near and can be asked for by its key, however large the cache."""
     standing = yield from read_standing(space)
-    models = [name for name in standing.total if name is not None and name != model_name]
+    models = _most_used(standing, model_name)
     asked: list[tuple[Text, str]] = [(text, model) for model in models]
     if isinstance(text, str) and len(text) <= _LONGEST_GUESSED:
         asked += [(variant, model_name) for variant in _variants(text)]
@@ -159,6 +160,12 @@ def _guess(space: Keyspace, text: Text, model_name: str) -> Operation[list[tuple
         there = yield from mexists(space, texts, model)
         found += [(each, model) for each, is_there in zip(texts, there, strict=True) if is_there]
     return found
+
+
+def _most_used(standing: Standing, but: str) -> list[str]:
+    """The models with most entries stored: asking for each is a round trip."""
+    others = [(counts.sets, name) for name, counts in standing.total.items() if name is not None and name != but]
+    return [name for _, name in sorted(others, reverse=True)[:_MAX_MODELS_ASKED]]
 
 
 def _by_model(pairs: Iterable[tuple[Text, str]]) -> Iterator[tuple[str, list[Text]]]:
@@ -211,4 +218,4 @@ def _many_marks() -> re.Pattern[str]:
     """
     characters = map(chr, range(0x20000))
     marks = [each for each in characters if unicodedata.combining(unicodedata.normalize("NFKD", each)[0])]
-    return re.compile(f"[{''.join(marks)}]{{1000}}")
+    return re.compile(f"[{''.join(marks)}]{{100}}")

@@ -115,7 +115,6 @@ class _Flusher:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flushing = threading.Lock()
         self._full: set[Outbox] = set()
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
@@ -151,17 +150,19 @@ class _Flusher:
 
     def flush(self) -> None:
         """Delivers what all outboxes hold, after what is on its way already. Those that could not are tried again."""
-        with self._flushing:
-            with self._lock:
-                full = list(self._full)
-            for outbox in full:
-                delivered = outbox.try_to_flush()
+        with self._lock:
+            full = list(self._full)
+        for outbox in full:
+            done = True  # with an error that nobody has foreseen, too: it would come again and stop all others
+            try:
+                done = outbox.try_to_flush()
+            finally:
                 with self._lock:
                     # What was counted meanwhile has called `wake`, which found the outbox here still.
-                    if delivered and outbox.counters.is_idle:
+                    if done and outbox.counters.is_idle:
                         self._full.discard(outbox)
-            if self._full:
-                self._woken.set()
+        if self._full:
+            self._woken.set()
 
     def let_go(self, outbox: Outbox) -> None:
         with self._lock:

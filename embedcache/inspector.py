@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from embedcache import codec
+from embedcache import buckets, codec
 from embedcache.connection import RedisConnection
 from embedcache.entry import EntrySummary
 from embedcache.errors import ServerReplyError
@@ -20,6 +20,7 @@ from embedcache.operations import Operation, ServerAbilities
 from embedcache.scanning import heads
 
 _BATCH: Final = 1_000
+_SAMPLED_KEYS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,36 @@ def find_caches(connection: RedisConnection, max_keys: int = 200_000) -> Survey:
     return connection.drive(_survey(max_keys))
 
 
+def find_names(connection: RedisConnection, max_keys: int = 2_000_000, max_names: int = 1_000) -> tuple[str, ...]:
+    """The names of the caches on a server that have statistics or entries, sorted; no entry is read.
+
+    Statistics are looked for among all keys, entries among the first 20,000 that SCAN returns, which are as good as
+    drawn at random: a cache without statistics that has few of the server's keys may be missed.
+
+    Args:
+        connection: The server.
+        max_keys: Stop after about so many keys.
+        max_names: Stop after about so many names.
+
+    Raises:
+        CacheUnavailableError: It cannot be reached.
+        ServerReplyError: It forbids SCAN.
+    """
+    return connection.drive(_names(max_keys, max_names), background=True)
+
+
+def ping(connection: RedisConnection) -> float:
+    """Seconds that the server takes to answer. One that is embedded and gone is not started for it.
+
+    Raises:
+        CacheUnavailableError: It cannot be reached.
+        ServerReplyError: It answers that it will not serve us.
+    """
+    start = time.perf_counter()
+    connection.drive(_ping(), background=True)
+    return time.perf_counter() - start
+
+
 def summarise(connection: RedisConnection, keys: Sequence[str]) -> list[EntrySummary | None]:
     """The entries under these keys without their vectors, in order; None where there is none.
 
@@ -184,14 +215,46 @@ def _survey(max_keys: int) -> Operation[Survey]:
     return Survey(caches, scanned, complete=cursor == 0)
 
 
-def _entry_keys(found: Sequence[bytes]) -> Iterator[str]:
+def _ping() -> Operation[None]:
+    (reply,) = yield [("PING",)]
+    # An ACL for the cache's keys alone may well forbid PING: that is an answer too.
+    if isinstance(reply, ServerReplyError) and reply.code != "NOPERM":
+        raise reply
+
+
+def _names(max_keys: int, max_names: int) -> Operation[tuple[str, ...]]:
+    names: set[str] = set()
+    scanned, cursor = 0, 0
+    while scanned < max_keys and len(names) < max_names:
+        # Past the sample, the server sends statistics' keys alone: a million keys are 80 MB.
+        all_keys = scanned < _SAMPLED_KEYS
+        step = _BATCH if all_keys else 10 * _BATCH
+        (reply,) = yield [("SCAN", cursor, *(() if all_keys else ("MATCH", buckets.TOTAL_PATTERN)), "COUNT", step)]
+        if isinstance(reply, ServerReplyError):
+            raise reply
+        cursor, found = int(reply[0]), reply[1]
+        scanned += step
+        names.update(filter(None, map(_cache_of, _texts(found))))
+        if cursor == 0:
+            break
+    return tuple(sorted(names))
+
+
+def _cache_of(key: str) -> str | None:
+    entry = split_key(key)
+    return entry[0] if entry else buckets.cache_of_total(key)
+
+
+def _texts(found: Sequence[bytes]) -> Iterator[str]:
     for raw in found:
         try:
-            key = raw.decode()
+            yield raw.decode()
         except UnicodeDecodeError:
             continue  # our keys are UTF-8
-        if split_key(key) is not None:
-            yield key
+
+
+def _entry_keys(found: Sequence[bytes]) -> Iterator[str]:
+    return (key for key in _texts(found) if split_key(key) is not None)
 
 
 def _summaries(keys: Sequence[str]) -> Operation[list[EntrySummary | None]]:

@@ -218,11 +218,16 @@ def _count_lookup(
     texts: Sequence[Text],
     values: Sequence[bytes | None],
     missing: Sequence[int],
+    named: Sequence[int] = (),
 ) -> None:
-    """Counts one lookup, of which the keys at the indexes `missing` were misses."""
+    """Counts one lookup, of which the keys at the indexes `missing` were misses.
+
+    Those hits whose values have the lengths `named` are counted elsewhere.
+    """
     if not keys:
         return
-    counters.looked_up(model_name, started, keys, texts, len(missing), sum(map(len, filter(None, values))))
+    bytes_read = sum(map(len, filter(None, values))) - sum(named)
+    counters.looked_up(model_name, started, keys, texts, len(missing), bytes_read, len(named))
     if missing:
         there = [value for index in missing if (value := values[index]) is not None]
         absent = (keys[index] for index in missing if values[index] is None)
@@ -245,9 +250,8 @@ def _count_lookup_by_keys(
     if len(hits) == 1 and not missing:
         _count_lookup(counters, next(iter(hits)), started, keys, (), values, missing)
         return
-    _count_lookup(counters, None, started, keys, (), values, missing)
+    _count_lookup(counters, None, started, keys, (), values, missing, [size for each in hits.values() for size in each])
     for model_name, sizes in hits.items():
-        counters.count(None, hits=-len(sizes), bytes_read=-sum(sizes))
         counters.count(model_name, hits=len(sizes), bytes_read=sum(sizes))
 
 

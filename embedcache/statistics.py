@@ -27,6 +27,7 @@ ALL_TIME: Final = "all"
 _MAX_BUCKETS: Final = 1_500
 """Buckets read for one answer: a day of minutes, or sixty days of hours."""
 MAX_STEPS: Final = 3_000
+_MAX_SERIES_BUCKETS: Final = 10_000
 _LAST_MOMENT: Final = 253_402_300_799
 """The end of the year 9999, beyond which no date is meant; milliseconds since 1970 are beyond it."""
 _UNITS: Final = {"m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
@@ -235,6 +236,10 @@ def _steps(window: Window, step: float, now: float) -> tuple[Resolution, range]:
             f"steps of {timedelta(seconds=step)} are kept for {resolution.kept_seconds // 86_400} days:"
             " choose longer steps or a later start"
         )
+    if len(steps) * step > _MAX_SERIES_BUCKETS * resolution.seconds:
+        raise InvalidInputError(
+            f"steps of {timedelta(seconds=step)} are read minute by minute: choose whole hours or days"
+        )
     return resolution, steps
 
 
@@ -251,6 +256,12 @@ def stats_by_model(space: Keyspace, window: Window) -> Operation[dict[str, Cache
     """The sums of a window, for each model apart."""
     start, end, counts, standing = yield from _read_window(space, window)
     return {name: build(start, end, counts, standing, name) for name in sorted(filter(None, counts))}
+
+
+def total_by_model(space: Keyspace) -> Operation[dict[str | None, CacheStats]]:
+    """The sums of all time for each model apart; None is what no model can be named for."""
+    standing = yield from read_standing(space)
+    return {name: build(0.0, standing.now, {name: each}, standing, name) for name, each in standing.total.items()}
 
 
 def _read_window(space: Keyspace, window: Window) -> Operation[tuple[float, float, ByModel, Standing]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import GeneratorType
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Protocol, SupportsFloat, TypeVar, cast
 
 from embedcache import buckets, explain, flushing, statistics
 from embedcache.buckets import SlowLookup, Standing
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 SLOW_LOOKUP_SECONDS: Final = 0.1
+_LARGEST_AMOUNT: Final = 1e9
 
 
 class Observer(Protocol):
@@ -149,7 +150,7 @@ class WatchedCache:
         Raises:
             InvalidInputError: Window or step cannot be read, or steps so short are no longer kept, or too many.
         """
-        statistics.check_window(window)
+        statistics.check_series(window, step)
         self._outbox.try_to_flush()
         return self.connection.drive(statistics.series(self._space, window, step, model_name))
 
@@ -157,13 +158,13 @@ class WatchedCache:
         self, window: Window = "1h", step: str | timedelta = "1m", model_name: str | None = None
     ) -> list[CacheStats]:
         """Async twin of `stats_series`."""
-        statistics.check_window(window)
+        statistics.check_series(window, step)
         await _in_thread(self._outbox.try_to_flush)
         return await self.connection.adrive(statistics.series(self._space, window, step, model_name))
 
     def stats_series_by_model(self, window: Window = "1h", step: str | timedelta = "1m") -> dict[str, list[CacheStats]]:
         """As `stats_series`, for each model that was used in the window."""
-        statistics.check_window(window)
+        statistics.check_series(window, step)
         self._outbox.try_to_flush()
         return self.connection.drive(statistics.series_by_model(self._space, window, step))
 
@@ -171,7 +172,7 @@ class WatchedCache:
         self, window: Window = "1h", step: str | timedelta = "1m"
     ) -> dict[str, list[CacheStats]]:
         """Async twin of `stats_series_by_model`."""
-        statistics.check_window(window)
+        statistics.check_series(window, step)
         await _in_thread(self._outbox.try_to_flush)
         return await self.connection.adrive(statistics.series_by_model(self._space, window, step))
 
@@ -220,10 +221,16 @@ class WatchedCache:
             InvalidInputError: A number is negative, or the name cannot be used.
         """
         encode_model_name(model_name)
-        if not (texts >= 0 and 0 <= seconds < float("inf") and tokens >= 0):
-            raise InvalidInputError(f"texts, seconds and tokens are from 0 on, not {texts}, {seconds} and {tokens}")
+        amounts = {"texts": texts, "seconds": seconds, "tokens": tokens}
+        for what, amount in amounts.items():
+            if not _is_amount(amount) or (what != "seconds" and amount != int(amount)):
+                whole = "" if what == "seconds" else "whole "
+                raise InvalidInputError(f"{what} is a {whole}number from 0 on, not {amount!r}")
         self._counters.count(
-            model_name, texts_computed=texts, compute_nanoseconds=round(seconds * 1e9), tokens_computed=tokens
+            model_name,
+            texts_computed=int(texts),
+            compute_nanoseconds=round(seconds * 1e9),
+            tokens_computed=int(tokens),
         )
 
     def set_token_price(self, model_name: str, price: float | None) -> None:
@@ -260,10 +267,12 @@ class WatchedCache:
         Raises:
             InvalidInputError: The text or model name cannot be used.
         """
+        self._outbox.try_to_flush()
         return self.connection.drive(explain.why(self._space, self._able, text, model_name, max_scan=max_scan))
 
     async def awhy(self, text: Text, model_name: str, *, max_scan: int = explain.MAX_SCAN) -> Explanation:
         """Async twin of `why`."""
+        await _in_thread(self._outbox.try_to_flush)
         return await self.connection.adrive(explain.why(self._space, self._able, text, model_name, max_scan=max_scan))
 
     # ---------------------------------------------------------------------------------------- the end
@@ -298,15 +307,23 @@ def _sender(connection: RedisConnection, space: Keyspace) -> flushing.Send:
     def send(batch: Batch, writer: str, number: int, process: str) -> None:
         operation = buckets.add_batch(space, able, batch, writer=writer, number=number, process=process)
         # Counts alone are no reason to start a server that somebody has stopped.
-        connection.drive(operation, revive=False)
+        connection.drive(operation, background=True)
 
     return send
 
 
 def _checked_price(model_name: str, price: float | None) -> tuple[str, float | None]:
     encode_model_name(model_name)
-    if price is not None and (
-        isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < float("inf")
-    ):
+    if price is not None and not _is_amount(price):
         raise InvalidInputError(f"a price is a number from 0 on, or None, not {price!r}")
     return model_name, price
+
+
+def _is_amount(value: object) -> bool:
+    """Whether this is a number from 0 on that counts may be added up from for centuries."""
+    if not isinstance(value, SupportsFloat) or isinstance(value, bool):
+        return False
+    try:
+        return 0 <= float(value) <= _LARGEST_AMOUNT
+    except (OverflowError, TypeError, ValueError):  # a number past any float, an array
+        return False

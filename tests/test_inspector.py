@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from servers import Server
+from servers import Server, running
 
 from embedcache import NEVER, CacheUnavailableError, EmbeddingsCache, inspector
 from embedcache.connection import RedisConnection
+from embedcache.errors import ServerReplyError
 
 KINDS = {"valkey9": ("Valkey", "9."), "redis62": ("Redis", "6.2."), "redis8": ("Redis", "8.")}
 
@@ -122,3 +123,50 @@ def test_looking_changes_nothing(server: Server, connection: RedisConnection) ->
     inspector.summarise(connection, [key])
     assert server.raw.ttl(key) <= 100
     assert server.plain_keys() == [key.encode()]
+
+
+def test_names_are_those_with_statistics_or_entries(
+    server: Server, connection: RedisConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert inspector.find_names(connection) == ()
+    with EmbeddingsCache("a:b[*]", redis_url=server.url) as counted, cache(server, "uncounted") as uncounted:
+        counted.get("never stored", "m")
+        counted.flush_stats()
+        uncounted.set("a", "m", [1.0])
+        (total,) = server.raw.keys("a:b*:stats:*:total")
+        server.raw.mset({b"\xff": "", "x": "", "x:stats:{00000000}:total": "", ":stats:{e3b0c442}:total": ""})
+        server.raw.copy(total, total.replace(b"a:b[*]", b"another"))  # the part in braces is not that name's
+        assert inspector.find_names(connection) == ("a:b[*]", "uncounted")
+        monkeypatch.setattr(inspector, "_SAMPLED_KEYS", 0)  # a server of so many keys that entries are not looked for
+        assert inspector.find_names(connection) == ("a:b[*]",)
+
+
+def test_looking_for_names_ends(server: Server, connection: RedisConnection) -> None:
+    for name in "abc":
+        with EmbeddingsCache(name, redis_url=server.url) as opened:
+            opened.get("never stored", "m")
+    server.raw.mset({f"filler {number}": "" for number in range(5_000)})
+    assert inspector.find_names(connection) == ("a", "b", "c")
+    assert inspector.find_names(connection, max_names=0) == ()
+    server.raw.config_resetstat()
+    inspector.find_names(connection, max_keys=1_500)
+    assert server.raw.info("commandstats")["cmdstat_scan"]["calls"] == 2
+
+
+def test_a_ping_is_answered_or_raises(server: Server, connection: RedisConnection) -> None:
+    assert inspector.ping(connection) > 0
+    server.raw.execute_command("ACL", "SETUSER", "quiet", "reset", "on", ">word", "~*", "+@all", "-ping")
+    with redis.Redis(unix_socket_path=str(server.socket), username="quiet", password="word") as client:  # noqa: S106
+        assert inspector.ping(RedisConnection(client=client)) > 0
+    server.raw.execute_command("ACL", "DELUSER", "quiet")
+    with pytest.raises(CacheUnavailableError):
+        inspector.ping(RedisConnection("unix:///nowhere"))
+
+
+def test_a_ping_that_is_refused_raises() -> None:
+    with (
+        running("valkey9", password="word") as server,  # noqa: S106
+        redis.Redis(unix_socket_path=str(server.socket)) as client,
+        pytest.raises((ServerReplyError, CacheUnavailableError)),
+    ):
+        inspector.ping(RedisConnection(client=client))
