@@ -18,7 +18,7 @@ help:
 	@echo "make bench  the cache beside raw redis-py, medians and ratios"
 
 run: $(VENV)/.run
-	@$(BIN)/python -m streamlit run app.py --server.address $(ADDRESS) --server.port $(PORT)
+	@$(BIN)/python -m streamlit run dashboard.py --server.address $(ADDRESS) --server.port $(PORT)
 
 test: $(VENV)/.dev browser
 	$(BIN)/python -m pytest $(ARGS)

@@ -8,7 +8,10 @@ st.set_page_config(page_title="embedcache", page_icon=":material/database:", lay
 
 page = st.navigation(
     {
-        "Watch": [st.Page("pages/overview.py", title="Overview", icon=":material/monitoring:", default=True)],
+        "Watch": [
+            st.Page("pages/overview.py", title="Overview", icon=":material/monitoring:", default=True),
+            st.Page("pages/hit_rates.py", title="Hit rates", icon=":material/percent:"),
+        ],
         "Explore": [st.Page("pages/lookup.py", title="Lookup", icon=":material/search:")],
         "Act": [st.Page("pages/embed.py", title="Embed", icon=":material/bolt:")],
     }

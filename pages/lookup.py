@@ -45,9 +45,14 @@ def _follow_link() -> None:
     if not linked or st.session_state.get(LINK_KEY) == linked:
         return
     st.session_state[LINK_KEY] = linked
+    _take_key(linked)
+
+
+def _take_key(key: str) -> None:
+    """Looks up a key as if it had been typed."""
     st.session_state["lookup_way"] = "key"
-    st.session_state["lookup_key"] = linked
-    st.session_state[QUERY_KEY] = _query_by_key(linked)
+    st.session_state["lookup_key"] = key
+    st.session_state[QUERY_KEY] = _query_by_key(key)
 
 
 def _choose() -> Query | None:
@@ -182,12 +187,8 @@ def _show_similar(query: Query, explanation: Explanation) -> None:
     for text, model_name in explanation.similar[:MOST_SIMILAR]:
         words, link = st.columns([5, 1], vertical_alignment="center")
         words.caption(f"{wording.code_span(text, 160)} under {wording.code_span(model_name, 120)}")
-        link.page_link(
-            "pages/lookup.py",
-            label="Open",
-            icon=":material/search:",
-            query_params={"key": cache.key_for(text, model_name)},
-        )
+        key = cache.key_for(text, model_name)
+        link.button("Open", icon=":material/search:", key=f"open_{key}", on_click=_take_key, args=(key,))
 
 
 def _show_idle() -> None:

@@ -1,7 +1,9 @@
 """Overview: which server this is, how it is, and what is kept on it."""
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
+from embedcache.errors import ServerReplyError
 from embedcache.inspector import ServerInfo
 from pages.ui import charts, frames, session, widgets, wording
 
@@ -41,11 +43,21 @@ def _show_metrics(found: session.Server, info: ServerInfo) -> None:
         border=True,
         help=f"{wording.count(info.used_memory_bytes)} bytes in use, {_memory_limit(info)}.",
     )
+    _show_hit_rate(cells)
+
+
+def _show_hit_rate(cells: DeltaGenerator) -> None:
+    name = wording.code_span(session.cache_name(), 80)
+    try:
+        day = session.open_cache(session.cache_name()).stats("24h")
+    except ServerReplyError:  # an ACL may forbid the statistics' keys, and the rest of the page works without
+        cells.metric("Hit rate, 24 h", "unknown", border=True, help="The server does not tell.")
+        return
     cells.metric(
-        "Round trip",
-        wording.elapsed(info.round_trip_seconds),
+        "Hit rate, 24 h",
+        "no lookups" if day.hit_rate is None else wording.share(day.hit_rate),
         border=True,
-        help=f"What asking the server how it is took just now: {info.round_trip_seconds * 1000:.3f} ms.",
+        help=f"Of {wording.counted(day.texts, 'text')} looked up in the cache {name}, which is chosen in the sidebar.",
     )
 
 
@@ -89,6 +101,7 @@ def _show_server(info: ServerInfo) -> None:
     facts = {
         "Kind": wording.plain_label(f"{info.kind} {info.version} {info.mode}"),
         "Address": wording.code_span(info.address, 200),  # a table's cells read Markdown
+        "Round trip": wording.elapsed(info.round_trip_seconds),
         "Memory": f"{wording.size(info.used_memory_bytes)}, {_memory_limit(info)}",
         "When full": _eviction(info),
         "On disk": "Each write is logged" if info.aof_enabled else "No log of writes",
@@ -123,6 +136,7 @@ def _show_chosen(found: session.Server) -> None:
         f"Chosen in the sidebar: {wording.code_span(name)}, with {entries}. "
         f"What this dashboard stores there will {lives} by default, as {cache.dtype}."
     )
+    st.page_link("pages/hit_rates.py", label="Hit rates over time", icon=":material/percent:")
 
 
 # -------------------------------------------------------------------------------------------------- the page
@@ -139,7 +153,8 @@ with widgets.errors_as_sentences():
 if (info := found.info) is None:
     st.stop()
 
-_show_metrics(found, info)
+with widgets.errors_as_sentences():
+    _show_metrics(found, info)
 main, side = st.columns([3, 2], gap="large")
 with main:
     if found.survey is not None and found.survey.caches:

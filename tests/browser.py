@@ -59,7 +59,7 @@ def dashboard(url: str, log: Path) -> Iterator[str]:
     """
     port = _free_port()
     options = ["--server.headless=true", "--server.fileWatcherType=none", f"--server.port={port}"]
-    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), *options]
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "dashboard.py"), *options]
     with (
         log.open("wb") as output,
         subprocess.Popen(

@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import streamlit as st
+from clicking import HOSTILE, ROOT, look_up, metrics, open_page, own_server, press, words
 from streamlit.testing.v1 import AppTest
 
 from embedcache import NEVER, EmbeddingsCache, HFTextVectorizer
@@ -18,11 +19,6 @@ from embedcache.errors import ModelUnavailableError
 from embedcache.server import EmbeddedServer
 from embedcache.vectorizers import DEFAULT_MODEL
 from pages.ui import session
-
-ROOT = Path(__file__).parent.parent
-HOSTILE = "<script>alert(1)</script> **bold** [x](http://e.vil) ` `` :red[r] $x^2$ :material/home: \x1b[31m"
-
-Open = Callable[..., AppTest]
 
 
 class RememberingModel(HFTextVectorizer):
@@ -46,12 +42,9 @@ class RememberingModel(HFTextVectorizer):
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An embedded server of this test's own, and none of it left behind."""
-    monkeypatch.setenv("EMBEDCACHE_URL", f"embedded://{tmp_path}/server")
     monkeypatch.setattr(session, "HFTextVectorizer", RememberingModel)
-    yield
-    st.cache_data.clear()
-    st.cache_resource.clear()  # closes the caches, which ends the server
+    with own_server(tmp_path, monkeypatch):
+        yield
 
 
 @pytest.fixture
@@ -60,41 +53,9 @@ def cache() -> Iterator[EmbeddingsCache]:
         yield opened
 
 
-def open_page(page: str | None = None, **query: str) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
-    app.query_params.update(query)
-    app.run()
-    if page:
-        app.switch_page(f"pages/{page}.py").run()
-    assert not app.exception
-    return app
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    (button,) = [button for button in app.button if button.label == label]
-    button.click().run()
-    assert not app.exception
-    return app
-
-
-def metrics(app: AppTest) -> dict[str, str]:
-    return {metric.label: metric.value for metric in app.metric}
-
-
-def words(app: AppTest) -> str:
-    """Everything on the page that is read as Markdown."""
-    kinds = (app.markdown, app.caption, app.error, app.info, app.success, app.warning, app.title, app.subheader)
-    return "\n".join(element.value for kind in kinds for element in kind)
-
-
 def embed(app: AppTest, text: str) -> AppTest:
     app.text_area(key="embed_text").set_value(text)
     return press(app, "Embed")
-
-
-def look_up(app: AppTest, text: str) -> AppTest:
-    app.text_area(key="lookup_text").set_value(text)
-    return press(app, "Look up")
 
 
 # ------------------------------------------------------------------------------------------------ Overview
@@ -105,7 +66,7 @@ def test_an_empty_overview_teaches() -> None:
     assert app.title[0].value == "Overview"
     assert metrics(app)["Entries"] == "0"
     assert "Nothing is cached here yet" in words(app)
-    assert [link.label for link in app.get("page_link")] == ["Embed a first text"]
+    assert [link.label for link in app.get("page_link")] == ["Embed a first text", "Hit rates over time"]
 
 
 def test_overview_counts(cache: EmbeddingsCache) -> None:
@@ -409,7 +370,7 @@ def test_bytes_are_shown(cache: EmbeddingsCache) -> None:
 # ------------------------------------------------------------------------------------------------ servers
 
 
-@pytest.mark.parametrize("page", [None, "embed", "lookup"])
+@pytest.mark.parametrize("page", [None, "hit_rates", "embed", "lookup"])
 @pytest.mark.parametrize(
     "url", ["unix:///nowhere/s.sock", "redis://127.0.0.1:1/0", "nonsense://x", "embedded:///proc/x"]
 )

@@ -7,6 +7,7 @@ Words are the exception: no grey reaches 4.5 to 1 on both, and Streamlit's own s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -54,13 +55,11 @@ def entries_per_model(frame: pd.DataFrame, theme: str | None = None) -> go.Figur
 
     The names stand above the bars and not beside them: they are long, and a phone is narrow.
     """
-    positions = list(range(len(frame)))
     names = [chart_text(name) for name in frame["model"]]
-    most = max(1, int(frame["entries"].max()))
     figure = go.Figure(
         go.Bar(
             x=frame["entries"],
-            y=positions,
+            y=list(range(len(frame))),
             orientation="h",
             width=0.36,
             marker={"color": BLUE, "cornerradius": 4},
@@ -68,16 +67,39 @@ def entries_per_model(frame: pd.DataFrame, theme: str | None = None) -> go.Figur
             hovertemplate="%{customdata[0]}<br>%{x:,} entries, %{customdata[1]} of all<extra></extra>",
         )
     )
-    for position, name, entries in zip(positions, names, frame["entries"], strict=True):
+    notes = [count(int(entries)) for entries in frame["entries"]]
+    return under_names(figure, names, notes, "entries", max(1, int(frame["entries"].max())), theme)
+
+
+def under_names(
+    figure: go.Figure, names: Sequence[str], notes: Sequence[str], unit: str, most: int, theme: str | None
+) -> go.Figure:
+    """Lays out horizontal bars at 0, 1, …, each below its name on the left and its note on the right.
+
+    Args:
+        figure: The bars.
+        names: For each, safe for Plotly (`chart_text`).
+        notes: The same, of our own making.
+        unit: What the bars count.
+        most: The longest one.
+        theme: ``light`` or ``dark``, or None where that is not known.
+    """
+    for position, (name, note) in enumerate(zip(names, notes, strict=True)):
         label = {"y": position, "yshift": 18, "showarrow": False, "yanchor": "middle", "xref": "paper"}
         figure.add_annotation(x=0, xanchor="left", text=name, **label)
-        figure.add_annotation(x=1, xanchor="right", text=f"<b>{count(int(entries))}</b>", **label)
-    figure.update_layout(template=TEMPLATE, height=_FRAME_PIXELS + _BAR_PIXELS * len(frame))
-    figure.update_xaxes(title="entries", range=[0, most], tickformat=",d", nticks=6, ticklabeloverflow="allow")
-    if most < 5:  # noqa: PLR2004 - ticks between whole entries would mean nothing
-        figure.update_xaxes(dtick=1)
-    figure.update_yaxes(visible=False, range=[len(frame) - 0.7, -0.75])
-    return _inked(figure, theme)
+        figure.add_annotation(x=1, xanchor="right", text=f"<b>{note}</b>", **label)
+    figure.update_layout(template=TEMPLATE, height=_FRAME_PIXELS + _BAR_PIXELS * len(names))
+    figure.update_xaxes(title=unit, range=[0, most], nticks=6, ticklabeloverflow="allow")
+    count_ticks(figure.update_xaxes, most)
+    figure.update_yaxes(visible=False, range=[len(names) - 0.7, -0.75])
+    return inked(figure, theme)
+
+
+def count_ticks(update_axes: Callable[..., Any], most: int) -> None:
+    """Ticks for an axis that counts up to `most`: whole numbers, in thousands where they are many."""
+    update_axes(tickformat=",d" if most < 10_000 else "~s")  # noqa: PLR2004 - five digits are wide on a phone
+    if most < 5:  # noqa: PLR2004 - ticks between whole ones would mean nothing
+        update_axes(dtick=1)
 
 
 def vector_picture(vector: FloatArray, theme: str | None = None) -> go.Figure:
@@ -113,12 +135,13 @@ def vector_picture(vector: FloatArray, theme: str | None = None) -> go.Figure:
     figure.update_xaxes(title=f"position in the vector (0 to {values.size - 1:,})", nticks=8, row=2, col=1)
     figure.update_yaxes(visible=False, row=1, col=1)
     figure.update_yaxes(title="value (no unit)", nticks=5, row=2, col=1)
-    return _inked(figure, theme)
+    return inked(figure, theme)
 
 
-def _inked(figure: go.Figure, theme: str | None) -> go.Figure:
+def inked(figure: go.Figure, theme: str | None) -> go.Figure:
+    """Gives a figure's words the ink of the page's theme."""
     ink = _INK.get(theme or "", _ANY_INK)
-    figure.update_layout(font_color=ink)
+    figure.update_layout(font_color=ink, legend_title_font_color=ink)
     for update in (figure.update_xaxes, figure.update_yaxes):
         update(tickfont_color=ink, title_font_color=ink)
     return figure

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 import time
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakSet
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
@@ -24,6 +26,9 @@ DEFAULT_CACHE: Final = "embedcache"
 CACHE_KEY: Final = "chosen_cache"
 _SERVER_KEY: Final = "server"
 _SURVEY_SECONDS: Final = 20.0
+
+_opened: Final[WeakSet[EmbeddingsCache]] = WeakSet()  # `st.cache_resource` does not tell what it holds
+_opening: Final = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,8 @@ def open_cache(name: str, *, refresh_ttl: bool = True) -> EmbeddingsCache:
 
     Args:
         name: The cache's name.
-        refresh_ttl: False for looking at entries: what a person looks at must not live longer for it.
+        refresh_ttl: False for looking at entries: what a person looks at must not live longer for it, and is not
+            counted as a hit.
 
     Raises:
         InvalidInputError: The name or the server's URL cannot be used.
@@ -75,7 +81,17 @@ def open_cache(name: str, *, refresh_ttl: bool = True) -> EmbeddingsCache:
 
 @st.cache_resource(max_entries=64, show_spinner=False, on_release=EmbeddingsCache.close)
 def _open(url: str, name: str, refresh_ttl: bool) -> EmbeddingsCache:
-    return EmbeddingsCache(name, redis_url=url, refresh_ttl=refresh_ttl)
+    # What a person looks at is no demand: it counts neither for an entry's life nor for the hit rate.
+    opened = EmbeddingsCache(name, redis_url=url, refresh_ttl=refresh_ttl, stats=refresh_ttl)
+    with _opening:
+        _opened.add(opened)
+    return opened
+
+
+def opened_caches() -> list[EmbeddingsCache]:
+    """Every cache that this process has open, for all sessions."""
+    with _opening:
+        return list(_opened)
 
 
 def look_at_server() -> Server:

@@ -83,9 +83,9 @@ def _server_badge(found: session.Server) -> None:
         st.badge(label, icon=":material/error:", color="red", help=f"At {address}")
 
 
-def metric_cells() -> DeltaGenerator:
-    """A row of up to four metrics; two by two on a phone."""
-    return st.grid(4, min_column_width=150)
+def metric_cells(columns: int = 4) -> DeltaGenerator:
+    """A row of metrics, an even number of them; two by two on a phone."""
+    return st.grid(columns, min_column_width=150)
 
 
 def header(title: str, caption: str) -> None:

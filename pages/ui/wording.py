@@ -11,6 +11,7 @@ import html
 import re
 import unicodedata
 from datetime import UTC, datetime, tzinfo
+from math import floor, log10
 from typing import Final
 
 from embedcache.entry import Text
@@ -22,6 +23,7 @@ _SIZE_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _PLAIN: Final = frozenset("\n\t")
 _BACKTICKS: Final = re.compile(r"`+")
 _UNPLAIN: Final = re.compile(r"[^\w .+-]|_")
+_LEAST_AMOUNT: Final = 0.0001
 _MINUTE: Final = 60
 _HOUR: Final = 3_600
 _DAY: Final = 86_400
@@ -48,6 +50,19 @@ def size(number: int) -> str:
     while amount >= 1024 and unit < len(_SIZE_UNITS) - 1:  # noqa: PLR2004 - what KiB means
         amount, unit = amount / 1024, unit + 1
     return f"{number:,} B" if unit == 0 else f"{amount:,.1f} {_SIZE_UNITS[unit]}"
+
+
+def share(part: float) -> str:
+    """A share from 0 to 1 in per cent: 93.1%. What is not quite all never reads as 100.0%, nor what is some as 0.0%."""
+    return f"{min(max(part, 0.001), 0.999) if 0 < part < 1 else part:.1%}"
+
+
+def amount(number: float) -> str:
+    """A sum of money, in no currency: 1,240.50, 0.0031."""
+    if 0 < number < _LEAST_AMOUNT:
+        return f"under {_LEAST_AMOUNT}"
+    digits = 2 if number == 0 or number >= 1 else max(2, 1 - floor(log10(number)))
+    return f"{number:,.{digits}f}"
 
 
 def elapsed(seconds: float) -> str:

@@ -1,0 +1,7 @@
+"""The dashboard's server: the pages that app.py maps, and beside them what machines ask for."""
+
+import streamlit as st
+
+from pages.ui.serving import ROUTES, close_at_end
+
+app = st.App("app.py", routes=ROUTES, lifespan=close_at_end)

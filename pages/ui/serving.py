@@ -1,0 +1,123 @@
+"""What the dashboard's server tells machines: ``/metrics`` for Prometheus, ``/healthz`` for whoever restarts what died.
+
+Both answer without a login, with names of caches and models but nothing of their entries: like the dashboard, on this
+machine alone, unless the server is told to listen elsewhere. Neither starts an embedded server that is gone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from embedcache import EmbedcacheError, InvalidInputError, inspector
+from embedcache.connection import RedisConnection
+from embedcache.integrations.prometheus import ProcessCollector, SharedCollector
+
+_NAMES_SECONDS: Final = 15.0
+# Whoever asks asks again soon: better a wrong "unavailable" than an answer that comes too late to be read.
+_PATIENCE: Final = {"socket_connect_timeout": 0.5, "socket_timeout": 1.0}
+
+
+async def healthz(request: Request) -> Response:  # noqa: ARG001 - Starlette's signature
+    """200 where the cache's server answers, 503 where it does not. Why not is for the dashboard to tell."""
+    try:
+        # The client that the pages use is sync; in a thread it holds up no other request.
+        seconds = await run_in_threadpool(_round_trip)
+    except EmbedcacheError:
+        return JSONResponse({"status": "unavailable"}, status_code=503)
+    return JSONResponse({"status": "ok", "round_trip_seconds": round(seconds, 6)})
+
+
+async def metrics(request: Request) -> Response:
+    """What this process has counted and what all have, in the format that the scraper asks for; always 200."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(await run_in_threadpool(_exposition, encode), headers={"Content-Type": content_type})
+
+
+ROUTES: Final = (Route("/healthz", healthz), Route("/metrics", metrics))
+
+
+@asynccontextmanager
+async def close_at_end(app: object) -> AsyncIterator[None]:  # noqa: ARG001 - Streamlit's signature
+    """Sends what was counted and leaves the embedded server when the dashboard's server ends.
+
+    Ended by SIGTERM, it raises that signal anew once it has shut down, and nothing registered with `atexit` is called.
+    """
+    yield
+    await run_in_threadpool(_close)
+
+
+def _close() -> None:
+    from pages.ui import session  # its decorators want Streamlit's runtime, which is made after these routes
+
+    for cache in session.opened_caches():
+        cache.close()
+    if _opened.cache_info().currsize:
+        _connection(session.server_url()).close()
+
+
+def _round_trip() -> float:
+    from pages.ui import session  # as above
+
+    return inspector.ping(_connection(session.server_url()))
+
+
+def _exposition(encode: Callable[[Collector], bytes]) -> bytes:
+    from pages.ui import session  # as above
+
+    try:
+        connection = _connection(session.server_url())
+    except InvalidInputError:  # an address that cannot be read
+        connection = None
+    registry = CollectorRegistry()
+    registry.register(ProcessCollector(*session.opened_caches()))
+    registry.register(SharedCollector.over(connection, _known.names(connection) or [session.DEFAULT_CACHE]))
+    return encode(registry)
+
+
+def _connection(url: str) -> RedisConnection:
+    with _opening:  # first asked by two at once, it would be opened twice, and one of them never closed
+        return _opened(url)
+
+
+@lru_cache(maxsize=1)
+def _opened(url: str) -> RedisConnection:
+    return RedisConnection(url, settings=_PATIENCE)
+
+
+_opening: Final = threading.Lock()
+
+
+class _KnownNames:
+    """The caches on the server. Looking for them walks over its keys, so what was found is good for a while."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._names: tuple[str, ...] = ()
+        self._good_until = 0.0
+
+    def names(self, connection: RedisConnection | None) -> tuple[str, ...]:
+        """Those found now or a short while ago; those found last, where the server does not answer."""
+        with self._lock:
+            if connection is not None and time.monotonic() >= self._good_until:
+                try:
+                    self._names = inspector.find_names(connection)
+                    self._good_until = time.monotonic() + _NAMES_SECONDS
+                except EmbedcacheError:
+                    pass  # `embedcache_up` says so, for each name
+            return self._names
+
+
+_known: Final = _KnownNames()

@@ -1,0 +1,55 @@
+"""The dashboard's pages, driven without a browser: opened, pressed and read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+ROOT = Path(__file__).parent.parent
+HOSTILE = "<script>alert(1)</script> **bold** [x](http://e.vil) ` `` :red[r] $x^2$ :material/home: \x1b[31m"
+
+
+@contextlib.contextmanager
+def own_server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An embedded server of this test's own, and none of it left behind."""
+    monkeypatch.setenv("EMBEDCACHE_URL", f"embedded://{folder}/server")
+    yield
+    st.cache_data.clear()
+    st.cache_resource.clear()  # closes the caches, which ends the server
+
+
+def open_page(page: str | None = None, **query: str) -> AppTest:
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
+    app.query_params.update(query)
+    app.run()
+    if page:
+        app.switch_page(f"pages/{page}.py").run()
+    assert not app.exception
+    return app
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    (button,) = [button for button in app.button if button.label == label]
+    button.click().run()
+    assert not app.exception
+    return app
+
+
+def metrics(app: AppTest) -> dict[str, str]:
+    return {metric.label: metric.value for metric in app.metric}
+
+
+def words(app: AppTest) -> str:
+    """Everything on the page that is read as Markdown."""
+    kinds = (app.markdown, app.caption, app.error, app.info, app.success, app.warning, app.title, app.subheader)
+    return "\n".join(element.value for kind in kinds for element in kind)
+
+
+def look_up(app: AppTest, text: str) -> AppTest:
+    app.text_area(key="lookup_text").set_value(text)
+    return press(app, "Look up")
