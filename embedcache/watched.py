@@ -71,31 +71,27 @@ class WatchedCache:
     # ---------------------------------------------------------------------------------------- driving
 
     def _drive(self, operation: Operation[R], model_name: str | None = None) -> R:
-        if (observer := self.observer) is not None:  # read once: another thread may take it away
+        observer = self.observer  # read once: another thread may take it away
+        try:
+            if observer is None:
+                return self.connection.drive(operation)
             with observer(_name(operation), model_name) as done:
-                result = self._counting_errors(operation, model_name)
+                result = self.connection.drive(operation)
                 done(result)
                 return result
-        return self._counting_errors(operation, model_name)
-
-    def _counting_errors(self, operation: Operation[R], model_name: str | None) -> R:
-        try:
-            return self.connection.drive(operation)
         except (CacheUnavailableError, ServerReplyError):
             self._counters.count(model_name, errors=1)
             raise
 
     async def _adrive(self, operation: Operation[R], model_name: str | None = None) -> R:
-        if (observer := self.observer) is not None:
+        observer = self.observer
+        try:
+            if observer is None:
+                return await self.connection.adrive(operation)
             with observer(_name(operation), model_name) as done:
-                result = await self._acounting_errors(operation, model_name)
+                result = await self.connection.adrive(operation)
                 done(result)
                 return result
-        return await self._acounting_errors(operation, model_name)
-
-    async def _acounting_errors(self, operation: Operation[R], model_name: str | None) -> R:
-        try:
-            return await self.connection.adrive(operation)
         except (CacheUnavailableError, ServerReplyError):
             self._counters.count(model_name, errors=1)
             raise
