@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from embedcache import CacheEntry, EntrySummary, inspector
-from embedcache.explain import Explanation, Reason
+from embedcache.explain import Explanation
 from embedcache.keyspace import split_key
 from embedcache.vectorizers import DEFAULT_MODEL
 from pages.ui import session, widgets, wording
@@ -151,20 +151,6 @@ def _explain(query: Query) -> Explanation | None:
 
 # -------------------------------------------------------------------------------------------------- drawing
 
-MISS_WORDS = {
-    Reason.HIT: "It was stored this moment. Look it up again.",
-    Reason.CORRUPT: "There is a value under its key, but {detail}. Embed the text again to replace it.",
-    Reason.OTHER_ENTRY: "Another text and model share its key, since together they spell the same.",
-    Reason.EXPIRED: "It was stored, and **its TTL ran out** {ago}.",
-    Reason.GONE: "It was stored to last longer, but was **evicted, or removed by another program**.",
-    Reason.OTHER_OPTIONS: "The text is there **under the same model with other options**, which make other vectors.",
-    Reason.OTHER_MODEL: "The text is there **under another model**.",
-    Reason.OTHER_SPELLING: "A text is there that **differs only in case, white space or Unicode form**. "
-    "For the cache that is another text.",
-    Reason.NEVER_STORED: "The cache {name} has **never stored** exactly this text under this model, as far as is on "
-    "record: it may have been dropped, or have expired long ago.",
-}
-
 
 def _show_miss(query: Query, explanation: Explanation | None) -> None:
     name = wording.code_span(query.cache_name, 80)
@@ -172,7 +158,7 @@ def _show_miss(query: Query, explanation: Explanation | None) -> None:
         st.subheader("Not in the cache", anchor=False)
         if explanation is not None:
             ago = wording.ago(time.time() - (explanation.expired_at or 0))
-            st.write(MISS_WORDS[explanation.reason].format(name=name, detail=explanation.detail, ago=ago))
+            st.write(wording.MISSES[explanation.reason].format(name=name, detail=explanation.detail, ago=ago))
             _show_similar(query, explanation)
         elif split_key(query.key) is None:
             st.write("This has not the form of a key: a cache's name, a colon and 64 hex digits, all lower case.")

@@ -15,6 +15,7 @@ from math import floor, log10
 from typing import Final
 
 from embedcache.entry import Text
+from embedcache.explain import Reason
 
 MAX_TEXT_SHOWN: Final = 10_000
 """Characters of an entry's text that a page shows. A browser takes seconds to lay out a megabyte in one block."""
@@ -174,3 +175,21 @@ def plain_label(text: str, limit: int = 60) -> str:
 def chart_text(text: Text, limit: int = 60) -> str:
     """Text for Plotly, which reads a subset of HTML, and $…$ as formulas."""
     return html.escape(one_line(text, limit), quote=False).replace("$", "&#36;")
+
+
+# ------------------------------------------------------------------------------------------------ misses
+
+MISSES: Final = {
+    Reason.HIT: "It was stored this moment. Look it up again.",
+    Reason.CORRUPT: "There is a value under its key, but {detail}. Embed the text again to replace it.",
+    Reason.OTHER_ENTRY: "Another text and model share its key, since together they spell the same.",
+    Reason.EXPIRED: "It was stored, and **its TTL ran out** {ago}.",
+    Reason.GONE: "It was stored to last longer, but was **evicted, or removed by another program**.",
+    Reason.OTHER_OPTIONS: "The text is there **under the same model with other options**, which make other vectors.",
+    Reason.OTHER_MODEL: "The text is there **under another model**.",
+    Reason.OTHER_SPELLING: "A text is there that **differs only in case, white space or Unicode form**. "
+    "For the cache that is another text.",
+    Reason.NEVER_STORED: "The cache {name} has **never stored** exactly this text under this model, as far as is on "
+    "record: it may have been dropped, or have expired long ago.",
+}
+"""Why a text missed, in Markdown with places for the cache's ``name``, a ``detail``, and how long ``ago``."""
