@@ -47,14 +47,13 @@ HOURS: Final = Resolution("h", 3_600, 60 * _DAY)
 DAYS: Final = Resolution("d", _DAY, 730 * _DAY)
 RESOLUTIONS: Final = (MINUTES, HOURS, DAYS)
 
-MAX_EXPIRING: Final = 10_000
-"""Keys of which a cache remembers when their TTL runs out: those that live longest."""
-_EXPIRING_KEPT: Final = 7 * _DAY
+MAX_STORED: Final = 10_000
+"""Writes that a cache remembers, so as to tell that an entry which is gone was there: the last ones."""
 _SIDE_RECORDS_KEPT: Final = 90 * _DAY
 _WRITER_KEPT: Final = 3_600
 _READ_AT_ONCE: Final = 500
 
-_CODES: Final = dict(zip(SUMS, "hmnsdxcefrwtuk", strict=True))
+_CODES: Final = dict(zip(SUMS, "hmnsdxvcefrwtuk", strict=True))
 _BY_CODE: Final = {code.encode(): name for name, code in _CODES.items()}
 _LATENCY: Final = "l"
 _LATENCY_CODE: Final = re.compile(rb"l\d{1,4}")
@@ -122,7 +121,7 @@ def add_batch(
     Args:
         space: The cache.
         able: What its server has not refused.
-        batch: What was counted. Its misses of entries whose TTL had run out are counted here.
+        batch: What was counted. Its misses of entries that had been there are counted here.
         writer: Who counted, unlike any other.
         number: Of this writer's batches, from 1; a number not above the last one that was added is not added.
         process: The process for people, as ``host:pid``.
@@ -130,14 +129,14 @@ def add_batch(
     moments = _Moments((yield from _server_time()))
     counts: ByModel = {}
     add_by_model(counts, batch.counts)
-    add_by_model(counts, (yield from _expired(space, batch, moments)))
+    add_by_model(counts, (yield from _gone(space, batch, moments)))
     ended = moments.at(batch.until)
     hashes = {_key(space, "total"): int(ended) + DAYS.kept_seconds}
     for resolution in RESOLUTIONS:
         start = resolution.start(ended)
         hashes[bucket_key(space, resolution, start)] = start + resolution.seconds + resolution.kept_seconds
     yield from _add_counts(space, able, hashes, counts, writer, number)
-    if commands := [*_expiring_commands(space, batch, moments), *_slow_commands(space, batch, moments, process)]:
+    if commands := [*_stored_commands(space, batch, moments), *_slow_commands(space, batch, moments, process)]:
         yield from checked(*commands)
 
 
@@ -162,24 +161,64 @@ def _server_time() -> Operation[float]:
     return int(seconds) + int(microseconds) / 1e6
 
 
-def _expired(space: Keyspace, batch: Batch, moments: _Moments) -> Operation[ByModel]:
-    """How many of a batch's misses were of entries whose TTL had run out, as far as that is on record."""
+def _gone(space: Keyspace, batch: Batch, moments: _Moments) -> Operation[ByModel]:
+    """How many of a batch's misses were of entries that had been there, as far as that is on record."""
     if not batch.missed:
         return {}
-    ends = yield from _recorded_ends(space, [key for key, _ in batch.missed])
+    writes = yield from _recorded_writes(space, [key for key, _, _ in batch.missed])
     counts: ByModel = {}
-    for (_, model_name), end in zip(batch.missed, ends, strict=True):
-        if end is not None and end <= moments.at(batch.until):
-            counts.setdefault(model_name, Counts()).expired += 1
+    for (_, model_name, missed), write in zip(batch.missed, writes, strict=True):
+        at = moments.at(missed)
+        # A write within the same second may have come after the miss.
+        if write is None or write.at + 1 > at:
+            continue
+        found = counts.setdefault(model_name, Counts())
+        if write.is_over(at):
+            found.expired += 1
+        else:
+            found.evicted += 1
     return counts
 
 
-def _recorded_ends(space: Keyspace, keys: Sequence[str]) -> Operation[list[float | None]]:
-    """When each key's TTL runs out in Unix seconds, as of when it was written; None for those not on record."""
-    (scores,) = yield [("ZMSCORE", _key(space, "expiring"), *map(_member, keys))]
+@dataclass(frozen=True, slots=True)
+class Write:
+    """The last write of an entry that is on record.
+
+    Attributes:
+        at: When it was, in whole Unix seconds by the server's clock.
+        ends: When its TTL ran or runs out, unless hits put it off; None where it had none.
+    """
+
+    at: int
+    ends: int | None
+
+    def is_over(self, now: float) -> bool:
+        """Whether the entry had expired by then."""
+        return self.ends is not None and self.ends <= now
+
+
+# A write is a sorted set's score: seconds since 2020, then 22 bits of TTL. A float holds that exactly until 2088, and
+# the scores are in the order of writing. TTLs over 48 days are taken for that long.
+_SINCE: Final = 1_577_836_800
+_TTL_BITS: Final = 22
+_LONGEST_TTL: Final = (1 << _TTL_BITS) - 1
+
+
+def _score(at: float, ttl: int | None) -> int:
+    return (int(at) - _SINCE) << _TTL_BITS | min(ttl or 0, _LONGEST_TTL)
+
+
+def _write(score: float) -> Write:
+    since, ttl = divmod(int(score), _LONGEST_TTL + 1)
+    return Write(since + _SINCE, since + _SINCE + ttl if ttl else None)
+
+
+def _recorded_writes(space: Keyspace, keys: Sequence[str]) -> Operation[list[Write | None]]:
+    """The last write of each key; None for those not on record."""
+    (scores,) = yield [("ZMSCORE", _key(space, "stored"), *map(_member, keys))]
     if isinstance(scores, ServerReplyError):
         return [None] * len(keys)
-    return [None if score is None else float(score) for score in scores]
+    return [None if score is None else _write(float(score)) for score in scores]
 
 
 def _member(key: str) -> bytes:
@@ -221,18 +260,17 @@ def _model_id(model_name: str | None) -> str:
     return _NO_MODEL if model_name is None else sha256(model_name.encode()).hexdigest()[:_ID_DIGITS]
 
 
-def _expiring_commands(space: Keyspace, batch: Batch, moments: _Moments) -> Iterator[Command]:
-    """Remembers when the entries written run out, and forgets those dropped."""
-    key = _key(space, "expiring")
+def _stored_commands(space: Keyspace, batch: Batch, moments: _Moments) -> Iterator[Command]:
+    """Remembers what was written, and forgets what was dropped."""
+    key = _key(space, "stored")
     if batch.cleared:
         yield ("UNLINK", key)
     elif batch.dropped:
         yield ("ZREM", key, *map(_member, batch.dropped))
-    if batch.expiring:
-        ends = [(f"{moments.at(end):.3f}", _member(name)) for name, end in batch.expiring.items()]
-        yield ("ZADD", key, *(word for pair in ends for word in pair))
-        yield ("ZREMRANGEBYSCORE", key, "-inf", f"{moments.now - _EXPIRING_KEPT:.0f}")
-        yield ("ZREMRANGEBYRANK", key, 0, -MAX_EXPIRING - 1)
+    if batch.stored:
+        scores = [(_score(moments.at(at), ttl), _member(name)) for name, (at, ttl) in batch.stored.items()]
+        yield ("ZADD", key, *(word for pair in scores for word in pair))
+        yield ("ZREMRANGEBYRANK", key, 0, -MAX_STORED - 1)
         yield ("EXPIRE", key, _SIDE_RECORDS_KEPT)
 
 
@@ -308,11 +346,11 @@ def _count(counts: Counts, code: str, amount: int) -> None:
         counts.latencies[slot] = counts.latencies.get(slot, 0) + amount
 
 
-def read_end(space: Keyspace, key: str) -> Operation[tuple[float, float | None]]:
-    """The server's Unix seconds, and those at which the key's TTL ran or runs out by the record; None if not there."""
+def read_write(space: Keyspace, key: str) -> Operation[tuple[float, Write | None]]:
+    """The server's Unix seconds, and the last write of this key; None where it is not on record."""
     now = yield from _server_time()
-    (end,) = yield from _recorded_ends(space, [key])
-    return now, end
+    (write,) = yield from _recorded_writes(space, [key])
+    return now, write
 
 
 def read_slow(space: Keyspace) -> Operation[list[SlowLookup]]:

@@ -21,7 +21,7 @@ from embedcache.entry import Text
 MAX_MODELS: Final = 256
 """Models counted apart, between two hand-overs and in a lifetime. What comes on top is counted under no name."""
 MAX_TOLD: Final = 1_000
-"""Missed and expiring keys remembered between two hand-overs, each."""
+"""Missed and stored keys remembered between two hand-overs, each."""
 MAX_SLOW: Final = 100
 """Slow lookups kept."""
 MAX_SLOW_TEXT: Final = 200
@@ -41,6 +41,7 @@ class Counts:
         sets: Entries stored.
         drops: Entries removed by `drop` and `clear`.
         expired: Misses of entries that had been stored, and whose TTL had run out.
+        evicted: Misses of entries that had been stored and not dropped, whose TTL had not run out.
         corrupt: Misses of entries that are there but damaged.
         errors: Calls that the server did not answer, or answered with an error.
         flights_saved: Texts not computed because another caller was computing them already.
@@ -58,6 +59,7 @@ class Counts:
     sets: int = 0
     drops: int = 0
     expired: int = 0
+    evicted: int = 0
     corrupt: int = 0
     errors: int = 0
     flights_saved: int = 0
@@ -127,9 +129,9 @@ class Batch:
         since: When it began, by `time.monotonic`.
         until: When it ended.
         counts: By model.
-        missed: Keys that were not there, each with its model's name: the first `MAX_TOLD`.
-        expiring: Keys written with a TTL, and when it runs out by `time.monotonic`: the first `MAX_TOLD`.
-        dropped: Keys removed on purpose, or kept for ever from now on: the first `MAX_TOLD`.
+        missed: Keys that were not there, each with its model's name and the time: the first `MAX_TOLD`.
+        stored: Keys written, each with the time and its TTL in seconds or None: the first `MAX_TOLD`.
+        dropped: Keys removed on purpose: the first `MAX_TOLD`.
         cleared: Whether the whole cache was.
         slow: Lookups over the threshold, the last `MAX_SLOW`.
     """
@@ -137,8 +139,8 @@ class Batch:
     since: float
     until: float = 0.0
     counts: ByModel = field(default_factory=dict)
-    missed: list[tuple[str, str | None]] = field(default_factory=list)
-    expiring: dict[str, float] = field(default_factory=dict)
+    missed: list[tuple[str, str | None, float]] = field(default_factory=list)
+    stored: dict[str, tuple[float, int | None]] = field(default_factory=dict)
     dropped: set[str] = field(default_factory=set)
     cleared: bool = False
     slow: list[Slow] = field(default_factory=list)
@@ -149,11 +151,11 @@ class Batch:
         add_by_model(self.counts, later.counts)
         self.missed = (self.missed + later.missed)[:MAX_TOLD]
         if later.cleared:
-            self.cleared, self.expiring = True, {}
+            self.cleared, self.stored = True, {}
         for key in later.dropped:
-            self.expiring.pop(key, None)
-        self.expiring = dict(islice((self.expiring | later.expiring).items(), MAX_TOLD))
-        self.dropped = set(islice((self.dropped - later.expiring.keys()) | later.dropped, MAX_TOLD))
+            self.stored.pop(key, None)
+        self.stored = dict(islice((self.stored | later.stored).items(), MAX_TOLD))
+        self.dropped = set(islice((self.dropped - later.stored.keys()) | later.dropped, MAX_TOLD))
         self.slow = (self.slow + later.slow)[-MAX_SLOW:]
 
 
@@ -226,7 +228,8 @@ class Counters:
         """More about misses that `looked_up` has counted: the keys of those not there, and how many were damaged."""
         with self._lock:
             room = MAX_TOLD - len(self._batch.missed)
-            self._batch.missed += [(key, model_name) for key in islice(absent, room)]
+            now = monotonic()
+            self._batch.missed += [(key, model_name, now) for key in islice(absent, room)]
             idle, self._idle = self._idle, False
         if idle:
             self._wake()  # what `looked_up` counted was taken in between
@@ -247,7 +250,7 @@ class Counters:
                 )
                 counts.sets += len(own)
                 counts.bytes_written += sum(own)
-            self._note_expiring(keys, ttls)
+            self._note_stored(keys, ttls)
             idle, self._idle = self._idle, False
         if idle:
             self._wake()
@@ -256,7 +259,7 @@ class Counters:
         """These keys were removed, and `count` of them had been there."""
         with self._lock:
             for key in keys:
-                self._batch.expiring.pop(key, None)
+                self._batch.stored.pop(key, None)
             self._batch.dropped.update(islice(keys, MAX_TOLD - len(self._batch.dropped)))
         self.count(model_name, drops=count)
 
@@ -264,7 +267,7 @@ class Counters:
         """The whole cache was removed."""
         with self._lock:
             self._batch.cleared = True
-            self._batch.expiring.clear()
+            self._batch.stored.clear()
             idle, self._idle = self._idle, False
         if idle:
             self._wake()
@@ -272,7 +275,7 @@ class Counters:
     def expires(self, key: str, ttl: int | None) -> None:
         """An entry was given another TTL in seconds, or None."""
         with self._lock:
-            self._note_expiring([key], [ttl])
+            self._note_stored([key], [ttl])
             idle, self._idle = self._idle, False
         if idle:
             self._wake()
@@ -292,17 +295,12 @@ class Counters:
             model_name = _OVERFLOW
         return self._counts.setdefault(model_name, Counts())
 
-    def _note_expiring(self, keys: Sequence[str], ttls: Sequence[int | None]) -> None:
+    def _note_stored(self, keys: Sequence[str], ttls: Sequence[int | None]) -> None:
         now = monotonic()
-        expiring, dropped = self._batch.expiring, self._batch.dropped
-        room = MAX_TOLD - max(len(expiring), len(dropped))
-        for key, ttl in islice(zip(keys, ttls, strict=True), room):
-            if ttl is None:
-                expiring.pop(key, None)
-                dropped.add(key)  # an earlier end is to be on record no more
-            else:
-                dropped.discard(key)
-                expiring[key] = now + ttl
+        stored, dropped = self._batch.stored, self._batch.dropped
+        for key, ttl in islice(zip(keys, ttls, strict=True), MAX_TOLD - len(stored)):
+            dropped.discard(key)
+            stored[key] = now, ttl
 
     def _note_slow(
         self, model_name: str | None, nanoseconds: int, keys: Sequence[str], texts: Sequence[Text], misses: int

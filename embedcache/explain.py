@@ -13,7 +13,7 @@ from itertools import product
 from typing import Final
 
 from embedcache import codec
-from embedcache.buckets import Standing, read_end, read_standing
+from embedcache.buckets import Standing, read_standing, read_write
 from embedcache.entry import Text
 from embedcache.errors import ServerReplyError
 from embedcache.keyspace import Keyspace
@@ -52,14 +52,16 @@ class Explanation:
         reason: Which of the `Reason` it is.
         key: The key that was looked at.
         similar: What is stored instead, as (text, model name): under another model, or spelt otherwise; at most 10.
-        expired_at: When the entry's TTL ran out, or for `GONE` would have, in Unix seconds by the server's clock; later
-            hits may have put it off.
+        stored_at: For `EXPIRED` and `GONE`, when the entry was written last, in Unix seconds by the server's clock.
+        expired_at: When its TTL ran out, or for `GONE` would have; later hits may have put it off. None where it had
+            none.
         detail: What is wrong with a corrupt entry.
     """
 
     reason: Reason
     key: str
     similar: tuple[tuple[Text, str], ...] = ()
+    stored_at: float | None = None
     expired_at: float | None = None
     detail: str = ""
 
@@ -71,20 +73,23 @@ class Explanation:
     def __str__(self) -> str:
         return _SENTENCES[self.reason].format(
             detail=self.detail,
-            at=""
-            if self.expired_at is None
-            else f"{datetime.fromtimestamp(self.expired_at, UTC):%Y-%m-%d %H:%M:%S} UTC",
+            stored=_moment(self.stored_at),
+            ended=_moment(self.expired_at),
             models=", ".join(sorted({repr(model) for _, model in self.similar})),
             texts=", ".join(repr(text if len(text) <= 80 else text[:80]) for text, _ in self.similar[:3]),  # noqa: PLR2004
         )
+
+
+def _moment(seconds: float | None) -> str:
+    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 _SENTENCES: Final = {
     Reason.HIT: "Hit: the entry is there.",
     Reason.CORRUPT: "Miss: there is a value under the key, but {detail}.",
     Reason.OTHER_ENTRY: "Miss: another text and model share this key, since together they spell the same: {texts}.",
-    Reason.EXPIRED: "Miss: the entry was stored, and its TTL ran out at {at}.",
-    Reason.GONE: "Miss: the entry was stored to last until {at}, but was evicted or removed by another program.",
+    Reason.EXPIRED: "Miss: the entry was stored at {stored}, and its TTL ran out at {ended}.",
+    Reason.GONE: "Miss: the entry was stored at {stored}, and then evicted, or removed by another program.",
     Reason.OTHER_OPTIONS: "Miss: the text is stored under the same model with other options: {models}.",
     Reason.OTHER_MODEL: "Miss: the text is stored under another model: {models}.",
     Reason.OTHER_SPELLING: "Miss: a text that differs only in case, white space or Unicode form is stored: {texts}.",
@@ -100,9 +105,10 @@ def why(
     (value,) = yield [("GET", key)]
     if value is not None:
         return _explain_value(key, tag, value)
-    now, end = yield from read_end(space, key)
-    if end is not None:
-        return Explanation(Reason.EXPIRED if end <= now else Reason.GONE, key, expired_at=end)
+    now, write = yield from read_write(space, key)
+    if write is not None:
+        reason = Reason.EXPIRED if write.is_over(now) else Reason.GONE
+        return Explanation(reason, key, stored_at=write.at, expired_at=write.ends)
     similar = yield from _guess(space, text, model_name)
     if not similar and max_scan > 0:
         similar = yield from _scan(space, able, text, max_scan)

@@ -43,11 +43,12 @@ class CacheStats:
         end: When it ends.
         model_name: The model it is about; None for all of them together.
         hits: Texts found on the server.
-        misses: Texts not found; `expired` and `corrupt` are among them.
+        misses: Texts not found; `expired`, `evicted` and `corrupt` are among them.
         near_hits: Texts found in a process's near cache.
         sets: Entries stored.
         drops: Entries removed on purpose.
         expired: Misses of entries whose TTL had run out, as far as that can be told.
+        evicted: Misses of entries that were evicted, or removed by another program, as far as that can be told.
         corrupt: Misses of entries that are there but damaged.
         errors: Calls that the server did not answer, or answered with an error.
         flights_saved: Texts not computed because another caller was computing them already.
@@ -72,6 +73,7 @@ class CacheStats:
     sets: int = 0
     drops: int = 0
     expired: int = 0
+    evicted: int = 0
     corrupt: int = 0
     errors: int = 0
     flights_saved: int = 0

@@ -279,10 +279,11 @@ def _show_models(by_model: dict[str, CacheStats], chosen: str | None) -> None:
 
 def _show_facts(whole: CacheStats) -> None:
     st.subheader("What happened", anchor=False)
-    elsewhere = whole.misses - whole.expired - whole.corrupt
+    elsewhere = whole.misses - whole.expired - whole.evicted - whole.corrupt
     facts = {
         "Misses": wording.count(whole.misses),
         "… had expired": _part(whole.expired, whole.misses),
+        "… were evicted": _part(whole.evicted, whole.misses),
         "… were damaged": _part(whole.corrupt, whole.misses),
         "… were not there": _part(elsewhere, whole.misses),
         "Stored": f"{wording.counted(whole.sets, 'entry', 'entries')}, {wording.size(whole.bytes_written)}",
@@ -298,8 +299,9 @@ def _show_facts(whole: CacheStats) -> None:
         hide_header=True,
     )
     st.caption(
-        "Expired: its TTL had run out, as far as that is on record. Not there: never stored, dropped, or evicted by a "
-        "full server. Not computed twice: somebody else was computing the same text at that moment."
+        "Expired: its TTL had run out. Evicted: removed by a full server, or by another program; both as far as that "
+        "is on record. Not there: never stored, or dropped. Not computed twice: somebody else was computing the same "
+        "text at that moment."
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from embedcache import CacheEntry, EntrySummary, inspector
-from embedcache.explain import Explanation
+from embedcache.explain import Explanation, Reason
 from embedcache.keyspace import split_key
 from embedcache.vectorizers import DEFAULT_MODEL
 from pages.ui import session, widgets, wording
@@ -157,7 +157,8 @@ def _show_miss(query: Query, explanation: Explanation | None) -> None:
     with st.container(border=True):
         st.subheader("Not in the cache", anchor=False)
         if explanation is not None:
-            ago = wording.ago(time.time() - (explanation.expired_at or 0))
+            since = explanation.expired_at if explanation.reason is Reason.EXPIRED else explanation.stored_at
+            ago = "" if since is None else wording.ago(time.time() - since)
             st.write(wording.MISSES[explanation.reason].format(name=name, detail=explanation.detail, ago=ago))
             _show_similar(query, explanation)
         elif split_key(query.key) is None:

@@ -138,12 +138,12 @@ def test_what_was_counted_is_shown(cache: EmbeddingsCache) -> None:
 
 
 def test_near_hits_and_expired_misses_are_told_apart(cache: EmbeddingsCache) -> None:
-    count_long_ago(cache, 0, Counts(hits=2, near_hits=5, misses=3, expired=1, corrupt=1, flights_saved=4))
+    count_long_ago(cache, 0, Counts(hits=2, near_hits=4, misses=4, expired=1, evicted=1, corrupt=1, flights_saved=4))
     app = open_rates()
-    assert metrics(app)["Hit rate"] == "70.0%"
-    assert facts(app)["… had expired"] == "1 (33.3%)"
-    assert facts(app)["… were damaged"] == "1 (33.3%)"
-    assert facts(app)["… were not there"] == "1 (33.3%)"
+    assert metrics(app)["Hit rate"] == "60.0%"
+    assert facts(app)["… had expired"] == facts(app)["… were evicted"] == "1 (25.0%)"
+    assert facts(app)["… were damaged"] == "1 (25.0%)"
+    assert facts(app)["… were not there"] == "1 (25.0%)"
     assert facts(app)["Not computed twice"] == "4 texts"
 
 

@@ -55,6 +55,7 @@ EXPECTED = {
     "drops_total": {"m": 1, "other": 0, "": 0},
     "near_hits_total": {"m": 0, "other": 0, "": 0},
     "expired_total": {"m": 0, "other": 0, "": 0},
+    "evicted_total": {"m": 0, "other": 0, "": 0},
     "corrupt_total": {"m": 0, "other": 0, "": 0},
     "errors_total": {"m": 0, "other": 0, "": 0},
     "flights_saved_total": {"m": 0, "other": 0, "": 0},

@@ -33,11 +33,12 @@ class Instrument:
 
 INSTRUMENTS: Final = (
     Instrument("hits", "hits", "{text}", "Texts found on the server."),
-    Instrument("misses", "misses", "{text}", "Texts not found; those expired and corrupt are among them."),
+    Instrument("misses", "misses", "{text}", "Texts not found; those expired, evicted and corrupt are among them."),
     Instrument("near_hits", "near_hits", "{text}", "Texts found in a process's near cache."),
     Instrument("sets", "sets", "{entry}", "Entries stored."),
     Instrument("drops", "drops", "{entry}", "Entries removed on purpose."),
     Instrument("expired", "expired", "{text}", "Misses of entries whose TTL had run out, as far as that can be told."),
+    Instrument("evicted", "evicted", "{text}", "Misses of entries that were evicted or removed by another program."),
     Instrument("corrupt", "corrupt", "{text}", "Misses of entries that are there but damaged."),
     Instrument("errors", "errors", "{call}", "Calls that the server did not answer, or answered with an error."),
     Instrument("bytes_read", "read_bytes", "By", "Length of the values read."),

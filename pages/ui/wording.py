@@ -184,7 +184,7 @@ MISSES: Final = {
     Reason.CORRUPT: "There is a value under its key, but {detail}. Embed the text again to replace it.",
     Reason.OTHER_ENTRY: "Another text and model share its key, since together they spell the same.",
     Reason.EXPIRED: "It was stored, and **its TTL ran out** {ago}.",
-    Reason.GONE: "It was stored to last longer, but was **evicted, or removed by another program**.",
+    Reason.GONE: "It was stored {ago}, and then **evicted, or removed by another program**.",
     Reason.OTHER_OPTIONS: "The text is there **under the same model with other options**, which make other vectors.",
     Reason.OTHER_MODEL: "The text is there **under another model**.",
     Reason.OTHER_SPELLING: "A text is there that **differs only in case, white space or Unicode form**. "

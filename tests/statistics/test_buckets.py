@@ -83,7 +83,7 @@ def test_each_sum_has_a_code_of_its_own_and_what_is_zero_is_not_sent():
     _, trips = play(adding(batch({MODEL: Counts(**counts, latencies={17: 4, 203: 5}), None: Counts()})), then=accepting)
     _, arguments = script_call(trips)
     sent = dict(zip(arguments[9::2], arguments[10::2], strict=True))
-    codes = "hmnsdxcefrwtuk"
+    codes = "hmnsdxvcefrwtuk"
     assert sent == {
         **{f"{ID}{code}".encode(): str(number).encode() for number, code in enumerate(codes, start=1)},
         f"{ID}l17".encode(): b"4",
@@ -167,44 +167,53 @@ def test_without_scripts_nothing_is_added_where_something_is_refused_that_comes_
     assert "HINCRBY" not in sent
 
 
-# ------------------------------------------------------------------------------------------------ expired misses
+# ------------------------------------------------------------------------------------------------ what was there
 
 
-def missed_and_expiring(scores: list[Any], *keys: str) -> tuple[list[Any], Batch]:
-    return [scores], batch({MODEL: Counts(misses=len(keys))}, missed=[(key, MODEL) for key in keys])
+def missed_where(scores: list[Any], *keys: str) -> tuple[list[Any], Batch]:
+    missed = [(key, MODEL, time.monotonic()) for key in keys]
+    return [scores], batch({MODEL: Counts(misses=len(keys))}, missed=missed)
 
 
-def test_misses_of_entries_whose_ttl_had_run_out_are_counted_as_expired():
-    keys = [f"c:{letter * 64}" for letter in "abcd"]
-    scores = [str(NOW - 5.0).encode(), str(NOW + 5.0).encode(), None, NOW - 100.0]
-    reply, counted = missed_and_expiring(scores, *keys)
+def score(ago: int, ttl: int) -> int:
+    """As the documentation has it."""
+    return (NOW - ago - 1_577_836_800) * 2**22 + ttl
+
+
+def test_misses_of_what_had_been_there_are_counted_as_expired_or_evicted():
+    keys = [f"c:{letter * 64}" for letter in "abcdef"]
+    scores = [str(score(10, 5)).encode(), float(score(100, 1)), score(10, 500), score(10, 0), score(0, 60), None]
+    reply, counted = missed_where(scores, *keys)
     _, trips = play(adding(counted), [TIME], reply, [1])
-    assert trips[1] == [("ZMSCORE", f"c:stats:{{{TAG}}}:expiring", *(bytes.fromhex(key[2:18]) for key in keys))]
+    assert trips[1] == [("ZMSCORE", f"c:stats:{{{TAG}}}:stored", *(bytes.fromhex(key[2:18]) for key in keys))]
     _, arguments = script_call(trips)
-    assert arguments[-4:] == [f"{ID}m".encode(), b"4", f"{ID}x".encode(), b"2"]
+    told = dict(zip(arguments[-6::2], arguments[-5::2], strict=True))
+    assert told == {f"{ID}m".encode(): b"6", f"{ID}x".encode(): b"2", f"{ID}v".encode(): b"2"}
     assert counted.counts[MODEL].expired == 0, "a batch that is sent again must not be counted twice"
 
 
 @pytest.mark.parametrize("error", [WRONG, NOPERM], ids=["WRONGTYPE", "NOPERM"])
-def test_where_the_record_of_ends_cannot_be_read_misses_are_plain_misses(error):
-    reply, counted = missed_and_expiring([], "c:" + "a" * 64)
+def test_where_the_record_of_writes_cannot_be_read_misses_are_plain_misses(error):
+    reply, counted = missed_where([], "c:" + "a" * 64)
     reply = [error]
     _, trips = play(adding(counted), [TIME], reply, [1])
     _, arguments = script_call(trips)
     assert arguments[-2:] == [f"{ID}m".encode(), b"1"]
 
 
-def test_what_will_expire_is_remembered_and_what_was_dropped_forgotten():
-    ends, gone = {"c:" + "a" * 64: time.monotonic() + 60}, {"c:" + "b" * 64}
-    _, trips = play(adding(batch(expiring=ends, dropped=gone)), then=accepting)
+@pytest.mark.parametrize(("ttl", "kept"), [(60, 60), (None, 0), (10**9, 2**22 - 1)])
+def test_what_was_stored_is_remembered_and_what_was_dropped_forgotten(ttl, kept):
+    stored, gone = {"c:" + "a" * 64: (time.monotonic() - 30, ttl)}, {"c:" + "b" * 64}
+    _, trips = play(adding(batch(stored=stored, dropped=gone)), then=accepting)
     forget, remember, *bounds = trips[-1]
-    key = f"c:stats:{{{TAG}}}:expiring"
+    key = f"c:stats:{{{TAG}}}:stored"
     assert forget == ("ZREM", key, b"\xbb" * 8)
     assert remember[:2] == ("ZADD", key)
-    assert float(remember[2]) == pytest.approx(NOW + 60.25, abs=1)
+    assert remember[2] in (score(31, kept), score(30, kept), score(29, kept))
+    assert float(remember[2]) == remember[2], "a sorted set's score is a float"
     assert remember[3:] == (b"\xaa" * 8,)
-    assert [command[0] for command in bounds] == ["ZREMRANGEBYSCORE", "ZREMRANGEBYRANK", "EXPIRE"]
-    _, trips = play(adding(batch(expiring=ends, dropped=gone, cleared=True)), then=accepting)
+    assert [command[0] for command in bounds] == ["ZREMRANGEBYRANK", "EXPIRE"]
+    _, trips = play(adding(batch(stored=stored, dropped=gone, cleared=True)), then=accepting)
     assert [command[0] for command in trips[-1][:2]] == ["UNLINK", "ZADD"]
 
 
@@ -290,8 +299,8 @@ names = st.one_of(
 
 def all_keys(space: Keyspace) -> set[str]:
     everything = batch(
-        missed=[("c:" + "a" * 64, MODEL)],
-        expiring={"c:" + "a" * 64: time.monotonic()},
+        missed=[("c:" + "a" * 64, MODEL, time.monotonic())],
+        stored={"c:" + "a" * 64: (time.monotonic(), 60)},
         dropped={"c:" + "b" * 64},
         slow=[Slow(at=0.0, seconds=1.0, model_name=None, key="k", texts=1, hits=0, text=None)],
     )

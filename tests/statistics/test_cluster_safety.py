@@ -36,8 +36,8 @@ def fill(shelf: Shelf) -> None:
     slow = Slow(at=0.0, seconds=1.0, model_name=MODEL, key="k", texts=1, hits=1, text=None)
     key = shelf.space.key(b"text:" + MODEL.encode())
     counts = {MODEL: Counts(hits=2, misses=1, latencies={40: 3})}
-    shelf.add(batch(counts, missed=[(key, MODEL)], expiring={key: 1e9}, slow=[slow]), number=1)
-    shelf.add(batch(counts, missed=[(key, MODEL)], dropped={"c:" + "0" * 64}), number=2)
+    shelf.add(batch(counts, missed=[(key, MODEL, 0.0)], stored={key: (0.0, 60)}, slow=[slow]), number=1)
+    shelf.add(batch(counts, missed=[(key, MODEL, 0.0)], dropped={"c:" + "0" * 64}), number=2)
     shelf.connection.drive(set_price(shelf.space, MODEL, 0.5))
 
 

@@ -194,7 +194,7 @@ def test_only_so_many_keys_are_remembered(counters):
         counters.missed(MODEL, keys, 0)
         counters.wrote(keys, [60] * len(keys), [MODEL] * len(keys), [1] * len(keys))
     taken = counters.take()
-    assert len(taken.missed) == len(taken.expiring) == MAX_TOLD
+    assert len(taken.missed) == len(taken.stored) == MAX_TOLD
     counters.dropped(MODEL, keys, 0)
     assert len(counters.take().dropped) == MAX_TOLD
 
@@ -203,8 +203,9 @@ def test_merged_batches_keep_the_bounds():
     merged = Batch(0.0)
     for first in range(0, 3 * MAX_TOLD, MAX_TOLD):
         keys = [str(number) for number in range(first, first + MAX_TOLD)]
-        merged.add(Batch(0.0, 1.0, {}, [(key, None) for key in keys], dict.fromkeys(keys, 1.0), set(keys)))
-    assert len(merged.missed) == len(merged.expiring) == len(merged.dropped) == MAX_TOLD
+        missed = [(key, None, 0.5) for key in keys]
+        merged.add(Batch(0.0, 1.0, {}, missed, dict.fromkeys(keys, (0.5, 60)), set(keys)))
+    assert len(merged.missed) == len(merged.stored) == len(merged.dropped) == MAX_TOLD
 
 
 def test_the_last_slow_lookups_stay(wakes):
@@ -231,27 +232,27 @@ def test_a_slow_lookups_text_is_cut(text, kept):
     assert slow.text == kept
 
 
-# ------------------------------------------------------------------------------------------------ what expires
+# ------------------------------------------------------------------------------------------------ what was stored
 
 
-def test_what_is_dropped_cleared_or_kept_for_ever_no_longer_expires(counters):
-    def told() -> tuple[set[str], set[str]]:
+def test_what_is_dropped_or_cleared_is_no_longer_stored(counters):
+    def told() -> tuple[dict[str, int | None], set[str]]:
         taken = counters.take()
-        return set(taken.expiring), taken.dropped
+        return {key: ttl for key, (_, ttl) in taken.stored.items()}, taken.dropped
 
     counters.wrote(["a", "b", "c"], [5, 5, None], [MODEL] * 3, [1] * 3)
     counters.dropped(MODEL, ["a"], 1)
-    assert told() == ({"b"}, {"a", "c"})  # c was written without a TTL: an earlier end is no longer one
+    assert told() == ({"b": 5, "c": None}, {"a"})
     counters.dropped(MODEL, ["a"], 1)
     counters.wrote(["a"], [5], [MODEL], [1])
-    assert told() == ({"a"}, set())
+    assert told() == ({"a": 5}, set())
     counters.expires("a", 7)
     counters.expires("b", 7)
     counters.expires("b", None)
-    assert told() == ({"a"}, {"b"})
+    assert told() == ({"a": 7, "b": None}, set())
     counters.wrote(["a"], [5], [MODEL], [1])
     counters.cleared()
-    assert told() == (set(), set())
+    assert told() == ({}, set())
 
 
 events = st.lists(st.tuples(st.sampled_from(["set", "drop", "clear", "take"]), st.sampled_from("abc")), max_size=12)
@@ -276,7 +277,7 @@ def test_merged_batches_tell_the_same_as_one(told):
         first, *others = [*filter(None, [*batches, counters.take()]), Batch(0.0)]
         for later in others:
             first.add(later)
-        return set(first.expiring), first.cleared
+        return set(first.stored), first.cleared
 
     assert after(parts=True) == after(parts=False)
 

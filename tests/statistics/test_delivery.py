@@ -122,8 +122,7 @@ def test_a_writer_whose_clock_is_wrong_counts_into_the_right_minute(server, scri
 
 
 def test_each_bucket_is_kept_as_long_as_promised(shelf, server):
-    end = time.monotonic() + 100
-    shelf.add(batch(expiring={"c:" + "a" * 64: end}), number=1)
+    shelf.add(batch(stored={"c:" + "a" * 64: (time.monotonic(), 100)}), number=1)
     now = server_time(server)
     kept = {key.split(":")[3]: (key, server.pttl(key) / 1_000) for key in statistics_keys(server)}
     for code, resolution in (("m", MINUTES), ("h", HOURS), ("d", DAYS)):
@@ -133,20 +132,19 @@ def test_each_bucket_is_kept_as_long_as_promised(shelf, server):
         assert left == pytest.approx(start + resolution.seconds + resolution.kept_seconds - now, abs=3)
     assert (MINUTES.kept_seconds, HOURS.kept_seconds, DAYS.kept_seconds) == (2 * DAY, 60 * DAY, 730 * DAY)
     assert kept["total"][1] == pytest.approx(730 * DAY, abs=3)
-    assert kept["expiring"][1] == pytest.approx(90 * DAY, abs=3)
+    assert kept["stored"][1] == pytest.approx(90 * DAY, abs=3)
     assert all(left > 0 for _, left in kept.values()), "nothing is kept for ever"
 
 
-def test_only_so_many_ends_are_remembered_those_that_live_longest(scripted, server):
-    now = time.monotonic()
-    count = counters.MAX_TOLD
+def test_only_so_many_writes_are_remembered_the_last_ones(scripted, server):
+    now, count = time.monotonic(), counters.MAX_TOLD
     for number in range(1, 13):
-        ends = {f"c:{number * count + each:016x}{'0' * 48}": now + number * 100 for each in range(count)}
-        scripted.add(batch(expiring=ends), number=number)
-    (key,) = (key for key in statistics_keys(server) if key.endswith(":expiring"))
+        stored = {f"c:{number * count + each:016x}{'0' * 48}": (now + number * 100, None) for each in range(count)}
+        scripted.add(batch(stored=stored), number=number)
+    (key,) = (key for key in statistics_keys(server) if key.endswith(":stored"))
     assert server.raw.zcard(key) == 10_000
-    ((_, soonest),) = server.raw.zrange(key, 0, 0, withscores=True)
-    assert soonest == pytest.approx(server_time(server) + 300, abs=30)
+    ((first, _),) = server.raw.zrange(key, 0, 0, withscores=True)
+    assert first == bytes.fromhex(f"{3 * count:016x}")
 
 
 # ------------------------------------------------------------------------------------------------ whose

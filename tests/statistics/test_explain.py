@@ -88,6 +88,7 @@ def test_an_entry_whose_ttl_ran_out(valkey):
         for found in (cache.why("text", MODEL), asyncio.run(ask(cache))):
             assert found.reason is Reason.EXPIRED, "although the text lies under another model"
             assert found.expired_at == pytest.approx(seconds, abs=3)
+            assert found.stored_at == pytest.approx(seconds - 1, abs=3)
             assert "its TTL ran out at 20" in str(found)
             assert str(found).endswith(" UTC.")
         cache.set("text", MODEL, VECTOR, ttl=100)
@@ -97,14 +98,18 @@ def test_an_entry_whose_ttl_ran_out(valkey):
         assert cache.why("text", MODEL).reason is Reason.OTHER_MODEL
 
 
-def test_an_entry_that_is_gone_before_its_time(counting, server):
-    key = counting.set("text", MODEL, VECTOR, ttl=100)
+@pytest.mark.parametrize("ttl", [None, 100])
+def test_an_entry_that_is_gone_before_its_time(counting, server, ttl):
+    key = counting.set("text", MODEL, VECTOR, ttl=ttl)
     counting.flush_stats()
     server.raw.delete(key)
     found = counting.why("text", MODEL)
     assert found.reason is Reason.GONE
-    assert found.expired_at == pytest.approx(server.raw.time()[0] + 100, abs=3)
-    assert "evicted or removed by another program" in str(found)
+    seconds = server.raw.time()[0]
+    assert found.stored_at == pytest.approx(seconds, abs=3)
+    assert found.expired_at == (ttl and pytest.approx(seconds + ttl, abs=3))
+    assert str(found).startswith("Miss: the entry was stored at 20")
+    assert str(found).endswith(" UTC, and then evicted, or removed by another program.")
 
 
 def test_an_entry_that_was_kept_for_ever_did_not_expire(counting, server):
@@ -113,7 +118,8 @@ def test_an_entry_that_was_kept_for_ever_did_not_expire(counting, server):
     counting.persist(key)
     counting.flush_stats()
     server.raw.delete(key)
-    assert counting.why("text", MODEL).reason is Reason.NEVER_STORED
+    found = counting.why("text", MODEL)
+    assert (found.reason, found.expired_at) == (Reason.GONE, None)
 
 
 @pytest.mark.parametrize("remove", ["drop", "drop_by_key", "clear"])
@@ -221,7 +227,8 @@ def test_only_so_many_alike_are_told(counting):
 def test_never_stored(counting):
     counting.mset(items(3))
     found = counting.why("something else", MODEL)
-    assert (found.reason, found.similar, found.expired_at) == (Reason.NEVER_STORED, (), None)
+    assert (found.reason, found.similar) == (Reason.NEVER_STORED, ())
+    assert (found.stored_at, found.expired_at) == (None, None)
     assert str(found).startswith("Miss: never stored in this cache")
 
 

@@ -294,14 +294,14 @@ def test_a_client_with_few_connections_is_left_to_the_program(valkey):
         assert cache.stats().hits == found > 0
 
 
-def test_what_is_stored_anew_without_a_ttl_has_not_expired_when_it_is_gone(valkey):
+def test_what_is_stored_anew_without_a_ttl_has_not_expired_but_is_gone(valkey):
     with EmbeddingsCache("c", redis_url=valkey.url) as cache:
         key = cache.set("a", MODEL, VECTOR, ttl=1)
         cache.flush_stats()
         cache.set("a", MODEL, VECTOR)
         cache.flush_stats()
         valkey.raw.delete(key)
-        assert cache.why("a", MODEL).reason is Reason.NEVER_STORED
+        assert cache.why("a", MODEL).reason is Reason.GONE
 
 
 def test_what_was_dropped_this_moment_is_not_called_gone(valkey):
