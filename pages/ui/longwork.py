@@ -1,0 +1,121 @@
+"""Long work on a page: started by a button, shown by a fragment until it is over, found again by a rerun.
+
+::
+
+    job = longwork.find("plan")
+    if pressed:
+        job = longwork.start("plan", work)
+    if job is not None and longwork.shown(job, "Looking at entries"):
+        draw(job.result)
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import streamlit as st
+
+from embedcache import EmbedcacheError
+from pages.ui import widgets, wording
+from pages.ui.jobs import Job, Jobs, Progress
+
+R = TypeVar("R")
+
+SHARED: Final = "everybody"
+"""Owner of jobs whose result is the same for all users."""
+_OWNER_KEY: Final = "owner"
+_POLL_SECONDS: Final = 0.5
+
+
+@st.cache_resource(show_spinner=False)
+def jobs() -> Jobs:
+    """The jobs of this process."""
+    return Jobs()
+
+
+def owner() -> str:
+    """A name for this user's jobs that nobody else has."""
+    return str(st.session_state.setdefault(_OWNER_KEY, secrets.token_hex(8)))
+
+
+def start(name: str, work: Callable[[Progress], R], *, shared: bool = False) -> Job[R]:
+    """Starts this user's job of that name, or finds it where it runs already."""
+    return jobs().start(SHARED if shared else owner(), name, work)
+
+
+def find(name: str, *, shared: bool = False) -> Job[Any] | None:
+    """This user's job of that name, or None."""
+    return jobs().find(SHARED if shared else owner(), name)
+
+
+def forget(name: str, *, shared: bool = False) -> None:
+    """Cancels and forgets this user's job of that name."""
+    jobs().forget(SHARED if shared else owner(), name)
+
+
+def shown(job: Job[Any], label: str, *, unit: tuple[str, str] = ("entry", "entries"), cancel: bool = True) -> bool:
+    """Draws how a job stands; whether it is done, and its result is there to draw.
+
+    While it runs, a bar that moves by itself, and a button that cancels it. Where it failed or was cancelled, that in a
+    sentence.
+
+    Args:
+        job: The job.
+        label: What it does, such as ``Looking at entries``.
+        unit: One and many of what it counts.
+        cancel: Whether to offer a button that cancels it.
+    """
+    if job.running:
+        _watch(job, label, unit, cancel)
+    elif job.state == "cancelled":
+        st.info(f"{label} was cancelled after {_counted(job, unit)}.", icon=":material/cancel:")
+    elif job.error is not None:
+        _show_failure(job, job.error)
+    return job.state == "done"
+
+
+def _show_failure(job: Job[Any], error: Exception) -> None:
+    if isinstance(error, EmbedcacheError):
+        widgets.show_error(error)
+        return
+    st.error(
+        f"**This did not work, and that is our mistake.** The log says more under the reference `{job.reference}`.",
+        icon=":material/error:",
+    )
+
+
+@st.fragment(run_every=_POLL_SECONDS)
+def _watch(job: Job[Any], label: str, unit: tuple[str, str], cancel: bool) -> None:
+    if not job.running:
+        st.rerun()  # the whole page: the job is over, and its result is to be drawn
+    st.progress(_part(job), text=_words(job, label, unit))
+    if cancel:
+        st.button(
+            "Cancelling" if job.progress.cancelling else "Cancel",
+            icon=":material/cancel:",
+            on_click=job.cancel,
+            disabled=job.progress.cancelling,
+            key=f"cancel_{id(job)}",
+        )
+
+
+def _part(job: Job[Any]) -> float:
+    total = job.progress.total
+    return min(job.progress.done / total, 1.0) if total else 0.0
+
+
+def _words(job: Job[Any], label: str, unit: tuple[str, str]) -> str:
+    parts = [f"{label}: {_counted(job, unit)}"]
+    if job.progress.note:
+        parts.append(wording.plain_label(job.progress.note, 80))
+    if (left := job.remaining_seconds) is not None and left >= 1:
+        parts.append(f"about {wording.duration(round(left))} left")
+    return ", ".join(parts)
+
+
+def _counted(job: Job[Any], unit: tuple[str, str]) -> str:
+    done, total = job.progress.done, job.progress.total
+    counted = wording.counted(total or done, *unit)
+    return f"{wording.count(done)} of {counted}" if total else counted
