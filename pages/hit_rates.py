@@ -396,7 +396,7 @@ def _teach(cache: EmbeddingsCache) -> None:
         "from embedcache import EmbeddingsCache, HFTextVectorizer\n"
         f"vectorizer = HFTextVectorizer(cache=EmbeddingsCache({cache.name!r}))\n"
         "vector = vectorizer.embed('What is AI?')  # computed the first time, read after that",
-        language="python",
+        language=None,  # the colours of highlighted code are too pale to read, in both themes
         wrap_lines=True,
     )
 
