@@ -126,7 +126,7 @@ def add_batch(
         number: Of this writer's batches, from 1; a number not above the last one that was added is not added.
         process: The process for people, as ``host:pid``.
     """
-    moments = _Moments((yield from _server_time()))
+    moments = _Moments((yield from server_time()))
     counts: ByModel = {}
     add_by_model(counts, batch.counts)
     add_by_model(counts, (yield from _gone(space, batch, moments)))
@@ -152,7 +152,7 @@ class _Moments:
         return monotonic + self._ahead
 
 
-def _server_time() -> Operation[float]:
+def server_time() -> Operation[float]:
     """The server's Unix seconds; this machine's where an ACL forbids TIME."""
     (reply,) = yield [("TIME",)]
     if isinstance(reply, ServerReplyError):
@@ -307,7 +307,7 @@ class Standing:
 
 def read_standing(space: Keyspace) -> Operation[Standing]:
     """The server's time, the counts of all time, and the prices."""
-    now = yield from _server_time()
+    now = yield from server_time()
     total, prices = yield from checked_all(("HGETALL", _key(space, "total")), ("HGETALL", _key(space, "prices")))
     return Standing(now, _unpack(total), {name.decode(): float(price) for name, price in _pairs(prices).items()})
 
@@ -348,7 +348,7 @@ def _count(counts: Counts, code: str, amount: int) -> None:
 
 def read_write(space: Keyspace, key: str) -> Operation[tuple[float, Write | None]]:
     """The server's Unix seconds, and the last write of this key; None where it is not on record."""
-    now = yield from _server_time()
+    now = yield from server_time()
     (write,) = yield from _recorded_writes(space, [key])
     return now, write
 

@@ -255,6 +255,11 @@ def head_bytes(value: bytes) -> int:
     return _HEADER.unpack_from(value)[3] if len(value) >= HEADER_BYTES and value.startswith(MAGIC) else 0
 
 
+def stored_text(value: bytes) -> bytes:
+    """The bytes of the text in a value that has a head, without decoding the rest."""
+    return value[HEADER_BYTES : HEADER_BYTES + int.from_bytes(value[20:HEADER_BYTES], "little")]
+
+
 def dimension(head: Head, value_bytes: int) -> int:
     """Length of the vector of an entry whose value is that many bytes long."""
     payload = value_bytes - head.vector_offset - (_SCALE.itemsize if head.dtype.scaled else 0)

@@ -87,13 +87,15 @@ class EntrySummary:
         text: The text as it was stored.
         model_name: The model that made the vector.
         dimension: Length of the vector.
-        dtype: How the vector is stored: ``float32``, ``float64``, ``float16`` or ``int8``.
+        dtype: How the vector is stored: ``float32``, ``float64``, ``float16`` or ``int8``; ``json`` in
+            RedisVL's layout.
         inserted_at: When it was stored, in Unix seconds.
         metadata: The JSON object stored beside it, or None.
         ttl: The entry's own TTL in seconds, or None.
         expires_in: Seconds until it expires, or None if it never does.
         value_bytes: Length of the stored value in bytes.
         memory_bytes: What the server says the entry costs, key and bookkeeping included.
+        idle_seconds: Whole seconds since it was last read or written, or None where the server does not tell.
     """
 
     key: str
@@ -107,3 +109,4 @@ class EntrySummary:
     expires_in: float | None
     value_bytes: int
     memory_bytes: int
+    idle_seconds: float | None = None

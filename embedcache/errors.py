@@ -12,10 +12,13 @@
     │   ├── InvalidNameError                 a cache name that cannot be one
     │   ├── InvalidURLError                  a server address that cannot be read
     │   └── ForeignKeyError                  a key outside the cache's namespace
+    ├── ReadOnlyError                        a write, on a cache or connection that was opened read-only
+    ├── removal.RemovalStoppedError          a removal, or other change to many entries, that ended half-way
     ├── CacheUnavailableError (ConnectionError)   the server is not there or does not answer
     ├── ServerReplyError                     the server answered with an error
     ├── ClientRefusedError (TypeError)       a Redis client that cannot be used as passed in
     ├── EmbeddedServerError                  the embedded server cannot be found or started
+    ├── TransferError                        a file cannot be written, or is not a whole export
     └── VectorizerError
         ├── ModelUnavailableError            the model cannot be loaded
         └── EmbeddingFailedError             the model gave something that is not one vector per text
@@ -74,6 +77,10 @@ class ForeignKeyError(InvalidInputError):
     """A key outside the cache's namespace was given to a method that changes entries."""
 
 
+class ReadOnlyError(EmbedcacheError):
+    """The cache or connection was opened read-only, and this would have changed something. Nothing was sent."""
+
+
 class CacheUnavailableError(EmbedcacheError, ConnectionError):
     """The server cannot be reached, or did not answer in time."""
 
@@ -96,6 +103,20 @@ class ClientRefusedError(EmbedcacheError, TypeError):
 
 class EmbeddedServerError(EmbedcacheError):
     """The embedded server cannot be found, started or attached to."""
+
+
+class TransferError(EmbedcacheError):
+    """An export cannot be written, or a file cannot be restored from.
+
+    Attributes:
+        row: Which row of the file is at fault, counted from 1, or None where it is the file as a whole.
+        reason: What is wrong, without the row.
+    """
+
+    def __init__(self, message: str, *, row: int | None = None) -> None:
+        super().__init__(message if row is None else f"row {row:,}: {message}")
+        self.row = row
+        self.reason = message
 
 
 class VectorizerError(EmbedcacheError):

@@ -192,7 +192,7 @@ def _variants(text: str) -> list[str]:
 
 def _scan(space: Keyspace, able: ServerAbilities, text: Text, max_scan: int) -> Operation[list[tuple[Text, str]]]:
     """Entries of the same text or one spelt alike, among about the first `max_scan` keys of the server."""
-    wanted = _folded(text)
+    wanted = fold(text)
     found: list[tuple[Text, str]] = []
     cursor = 0
     for _ in range(0, max_scan, _SCAN_BATCH):
@@ -200,15 +200,15 @@ def _scan(space: Keyspace, able: ServerAbilities, text: Text, max_scan: int) -> 
         cursor = int(reply[0])
         names = [name.decode(errors="surrogateescape") for name in reply[1]]
         for head, _ in (yield from heads(able, [name for name in names if space.owns(name)])):
-            if head is not None and _folded(head.text) == wanted:
+            if head is not None and fold(head.text) == wanted:
                 found.append((head.text, head.model_name))
         if cursor == 0 or len(found) >= MAX_SIMILAR:
             break
     return list(dict.fromkeys(found))
 
 
-def _folded(text: Text) -> Text:
-    """The text without what `Reason.OTHER_SPELLING` disregards."""
+def fold(text: Text) -> Text:
+    """The text without what `Reason.OTHER_SPELLING` disregards: case, white space and Unicode form. Bytes stay."""
     if isinstance(text, bytes):
         return text
     if len(text) > _LONGEST_SORTED and not text.isascii() and _many_marks().search(text):

@@ -9,15 +9,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
-from embedcache import buckets, codec
+from embedcache import buckets, codec, redisvl_format
+from embedcache.columns import Columns, Layout, columns_of
 from embedcache.connection import RedisConnection
 from embedcache.entry import EntrySummary
 from embedcache.errors import ServerReplyError
 from embedcache.keyspace import split_key
 from embedcache.operations import Operation, ServerAbilities
-from embedcache.scanning import heads
+from embedcache.scanning import heads, look, scan_step
 
 _BATCH: Final = 1_000
 _SAMPLED_KEYS: Final = 20_000
@@ -39,6 +40,9 @@ class ServerInfo:
         connected_clients: Open connections.
         evicted_keys: Keys dropped for lack of memory since it started.
         aof_enabled: Whether writes are logged to disk.
+        disk_trouble: What went wrong when it last wrote to disk, in a few words; empty where nothing did.
+        unsaved_changes: Changes since the last snapshot.
+        saved_at: When that was, in Unix seconds; 0 where it does not say.
         total_keys: Keys in the database that the connection uses, whoever's they are.
         round_trip_seconds: What asking for all this took.
     """
@@ -54,6 +58,9 @@ class ServerInfo:
     connected_clients: int
     evicted_keys: int
     aof_enabled: bool
+    disk_trouble: str
+    unsaved_changes: int
+    saved_at: int
     total_keys: int
     round_trip_seconds: float
 
@@ -67,12 +74,14 @@ class CacheSummary:
         entries: How many entries were found.
         models: Entries by model name, most first.
         bytes: Length of their values together; the server's bookkeeping comes on top.
+        redisvl_entries: How many of the entries are RedisVL's hashes.
     """
 
     name: str
     entries: int
     models: dict[str, int]
     bytes: int
+    redisvl_entries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,7 @@ class Survey:
 class _Tally:
     entries: int = 0
     bytes: int = 0
+    redisvl_entries: int = 0
     models: Counter[str] = field(default_factory=Counter)
 
 
@@ -119,9 +129,21 @@ def server_info(connection: RedisConnection) -> ServerInfo:
         connected_clients=int(info.get("connected_clients", 0)),
         evicted_keys=int(info.get("evicted_keys", 0)),
         aof_enabled=bool(info.get("aof_enabled", 0)),
+        disk_trouble=_disk_trouble(info),
+        unsaved_changes=int(info.get("rdb_changes_since_last_save", 0)),
+        saved_at=int(info.get("rdb_last_save_time", 0)),
         total_keys=keys,
         round_trip_seconds=seconds,
     )
+
+
+def _disk_trouble(info: dict[str, Any]) -> str:
+    states = {
+        "rdb_last_bgsave_status": "the last snapshot failed",
+        "aof_last_write_status": "the last write to the log failed",
+        "aof_last_bgrewrite_status": "the log could not be rewritten",
+    }
+    return ", ".join(words for state, words in states.items() if info.get(state, "ok") != "ok")
 
 
 def find_caches(connection: RedisConnection, max_keys: int = 200_000) -> Survey:
@@ -193,26 +215,32 @@ def _survey(max_keys: int) -> Operation[Survey]:
     seen: set[str] = set()  # SCAN may return a key twice
     scanned, cursor = 0, 0
     while scanned < max_keys:
-        (reply,) = yield [("SCAN", cursor, "COUNT", _BATCH)]
-        if isinstance(reply, ServerReplyError):
-            raise reply
-        cursor, found = int(reply[0]), reply[1]
+        cursor, found = yield from scan_step(cursor, _BATCH)
         scanned += len(found)
         keys = [key for key in _entry_keys(found) if key not in seen]
         seen.update(keys)
-        for key, (head, size) in zip(keys, (yield from heads(able, keys)), strict=True):
-            if head is not None:
-                tally = tallies.setdefault(key[:-65], _Tally())
-                tally.entries += 1
-                tally.bytes += size
-                tally.models[head.model_name] += 1
+        if keys:
+            _add_up(tallies, keys, columns_of((yield from look(able, keys)), now=0))
         if cursor == 0:
             break
     caches = tuple(
-        CacheSummary(name, tally.entries, dict(tally.models.most_common()), tally.bytes)
+        CacheSummary(name, tally.entries, dict(tally.models.most_common()), tally.bytes, tally.redisvl_entries)
         for name, tally in sorted(tallies.items())
     )
     return Survey(caches, scanned, complete=cursor == 0)
+
+
+def _add_up(tallies: dict[str, _Tally], keys: Sequence[str], found: Columns) -> None:
+    rows = zip(
+        keys, found.layouts.tolist(), found.model_codes.tolist(), found.value_bytes.tolist(), found.gone, strict=True
+    )
+    for key, layout, model_code, size, gone in rows:
+        if not gone and layout != Layout.UNREADABLE:
+            tally = tallies.setdefault(key[:-65], _Tally())
+            tally.entries += 1
+            tally.bytes += size
+            tally.redisvl_entries += layout == Layout.REDISVL
+            tally.models[found.models[model_code]] += 1
 
 
 def _ping() -> Operation[None]:
@@ -229,10 +257,7 @@ def _names(max_keys: int, max_names: int) -> Operation[tuple[str, ...]]:
         # Past the sample, the server sends statistics' keys alone: a million keys are 80 MB.
         all_keys = scanned < _SAMPLED_KEYS
         step = _BATCH if all_keys else 10 * _BATCH
-        (reply,) = yield [("SCAN", cursor, *(() if all_keys else ("MATCH", buckets.TOTAL_PATTERN)), "COUNT", step)]
-        if isinstance(reply, ServerReplyError):
-            raise reply
-        cursor, found = int(reply[0]), reply[1]
+        cursor, found = yield from scan_step(cursor, step, None if all_keys else buckets.TOTAL_PATTERN)
         scanned += step
         names.update(filter(None, map(_cache_of, _texts(found))))
         if cursor == 0:
@@ -262,26 +287,70 @@ def _summaries(keys: Sequence[str]) -> Operation[list[EntrySummary | None]]:
     found: list[EntrySummary | None] = []
     for start in range(0, len(keys), _BATCH):
         chunk = keys[start : start + _BATCH]
-        found_heads = yield from heads(able, chunk)
-        replies = yield [command for key in chunk for command in (("PTTL", key), ("MEMORY", "USAGE", key))]
-        for index, (key, (head, size)) in enumerate(zip(chunk, found_heads, strict=True)):
-            milliseconds, memory = replies[2 * index : 2 * index + 2]
-            found.append(None if head is None else _summary(key, head, size, milliseconds, memory))
+        # Before the heads, for reading them ends their being idle.
+        replies = yield [
+            command
+            for key in chunk
+            for command in (("OBJECT", "IDLETIME", key), ("PTTL", key), ("MEMORY", "USAGE", key))
+        ]
+        costs = [_Cost(*replies[at : at + 3]) for at in range(0, len(replies), 3)]
+        summaries = [
+            None if head is None else _summary(key, head, codec.dimension(head, size), size, cost)
+            for key, (head, size), cost in zip(chunk, (yield from heads(able, chunk)), costs, strict=True)
+        ]
+        others = [position for position, summary in enumerate(summaries) if summary is None]
+        hashes = yield from _hashes([chunk[position] for position in others])
+        for position, values in zip(others, hashes, strict=True):
+            summaries[position] = _summary_of_hash(chunk[position], values, costs[position])
+        found += summaries
     return found
 
 
-def _summary(key: str, head: codec.Head, size: int, milliseconds: object, memory: object) -> EntrySummary:
-    expires = isinstance(milliseconds, int) and milliseconds >= 0
+class _Cost(NamedTuple):
+    """What the server said of a key, or that it would not."""
+
+    idle: object
+    left: object
+    memory: object
+
+    @property
+    def expires_in(self) -> float | None:
+        return self.left / 1000 if isinstance(self.left, int) and self.left >= 0 else None
+
+
+def _summary(
+    key: str, head: codec.Head | redisvl_format.HashHead, dimension: int, size: int, cost: _Cost
+) -> EntrySummary:
     return EntrySummary(
         key=key,
         text=head.text,
         model_name=head.model_name,
-        dimension=codec.dimension(head, size),
-        dtype=head.dtype.name,
+        dimension=dimension,
+        dtype=head.dtype.name if isinstance(head, codec.Head) else redisvl_format.DTYPE_NAME,
         inserted_at=head.inserted_at,
         metadata=head.metadata,
-        ttl=head.ttl,
-        expires_in=cast("int", milliseconds) / 1000 if expires else None,
+        ttl=head.ttl if isinstance(head, codec.Head) else None,
+        expires_in=cost.expires_in,
         value_bytes=size,
-        memory_bytes=memory if isinstance(memory, int) else size,
+        memory_bytes=cost.memory if isinstance(cost.memory, int) else size,
+        idle_seconds=cost.idle if isinstance(cost.idle, int) else None,
     )
+
+
+def _hashes(keys: Sequence[str]) -> Operation[list[Any]]:
+    """The fields of RedisVL's hashes under these keys; of other types, errors."""
+    if not keys:
+        return []
+    fields = ("embedding", "entry_id", *redisvl_format.HEAD_FIELDS)
+    return (yield [("HMGET", key, *fields) for key in keys])
+
+
+def _summary_of_hash(key: str, values: object, cost: _Cost) -> EntrySummary | None:
+    if not isinstance(values, list):
+        return None
+    embedding, _, *fields = values
+    head = redisvl_format.decode_head(fields)
+    if head is None or not embedding:
+        return None
+    size = sum(len(value) for value in values if value is not None)
+    return _summary(key, head, redisvl_format.dimension(embedding), size, cost)

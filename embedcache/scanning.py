@@ -1,28 +1,90 @@
-"""Entries seen without their vectors: the heads of their values, read by the thousand."""
+"""Entries seen without their vectors, by the thousand: keys, heads, columns. Operations that change nothing."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, cast
 
-from embedcache import codec
-from embedcache.operations import Command, Operation, ServerAbilities, run_script
-from embedcache.scripts import READ_HEADS
+import numpy as np
+import numpy.typing as npt
+
+from embedcache import codec, redisvl_format
+from embedcache.columns import REST_BYTES, START_BYTES, Batch, HashSight
+from embedcache.errors import ServerReplyError
+from embedcache.operations import Command, Operation, ServerAbilities, checked, run_script
+from embedcache.redisvl_format import HashHead
+from embedcache.scripts import READ_HASHES, READ_HEADS, READ_STARTS
 
 _HEAD_BYTES: Final = 1_024
 """Without scripts, read of each value at first: the head of nearly every entry. A longer one takes a second trip."""
 
+_ID_DIGITS: Final = 64
+_HEX_DIGITS: Final = b"0123456789abcdef"
+_COLON: Final = ord(":")
+
+
+# ------------------------------------------------------------------------------------------------ keys
+
+
+def scan_step(cursor: int, count: int, pattern: str | bytes | None = None) -> Operation[tuple[int, list[bytes]]]:
+    """One step over the server's keys: the next cursor, 0 at the end, and the keys found.
+
+    Args:
+        cursor: From the last step, 0 at first.
+        count: About how many keys to look at.
+        pattern: A glob that the keys found match.
+
+    Raises:
+        ServerReplyError: The server forbids it.
+    """
+    match = () if pattern is None else ("MATCH", pattern)
+    following, found = yield from checked(("SCAN", cursor, *match, "COUNT", count))
+    return int(following), found
+
+
+class EntryKeys(NamedTuple):
+    """The keys among others that have the form of an entry's.
+
+    Attributes:
+        names: The caches' names, as bytes, one for each.
+        digests: The SHA-256s that end them, uint8, shape (n, 32).
+    """
+
+    names: list[bytes]
+    digests: npt.NDArray[np.uint8]
+
+
+def entry_keys(keys: Sequence[bytes]) -> EntryKeys:
+    """The keys that have the form of an entry's, in order."""
+    shaped = [key for key in keys if len(key) > _ID_DIGITS + 1 and key[-_ID_DIGITS - 1] == _COLON]
+    digits = b"".join([key[-_ID_DIGITS:] for key in shaped])
+    if digits.translate(None, _HEX_DIGITS):
+        shaped = [key for key in shaped if not key[-_ID_DIGITS:].translate(None, _HEX_DIGITS)]
+        digits = b"".join([key[-_ID_DIGITS:] for key in shaped])
+    digests = np.frombuffer(bytes.fromhex(digits.decode()), np.uint8).reshape(-1, _ID_DIGITS // 2)
+    return EntryKeys([key[: -_ID_DIGITS - 1] for key in shaped], digests)
+
+
+# ------------------------------------------------------------------------------------------------ heads
+
 
 def heads(able: ServerAbilities, keys: Sequence[str]) -> Operation[list[tuple[codec.Head | None, int]]]:
     """The heads of the values under these keys, each with its value's length in bytes."""
+    found = yield from packed_heads(able, keys)
+    return [(None, 0) if packed is None else (codec.decode_head(packed), size) for packed, size in found]
+
+
+def packed_heads(able: ServerAbilities, keys: Sequence[str]) -> Operation[list[tuple[bytes | None, int]]]:
+    """As `heads`, undecoded: the bytes of each value from its start to its vector or a little further."""
     if not keys:
         return []
     found = yield from run_script(able, READ_HEADS, keys)
     if found is None:
         found = yield from _heads_by_commands(keys)
     return [
-        (codec.decode_head(head), size) if isinstance(head, bytes) else (None, 0)
-        for head, size in zip(found[::2], found[1::2], strict=True)
+        (packed, size) if isinstance(packed, bytes) else (None, 0)
+        for packed, size in zip(found[::2], found[1::2], strict=True)
     ]
 
 
@@ -41,3 +103,122 @@ def _heads_by_commands(keys: Sequence[str]) -> Operation[list[Any]]:
         for (index, _), value in zip(long, longer, strict=True):
             values[index] = value
     return [reply for pair in zip(values, sizes, strict=True) for reply in pair]
+
+
+def hash_heads(keys: Sequence[str]) -> Operation[list[HashHead | None]]:
+    """The heads of RedisVL's hashes under these keys; None where there is none."""
+    if not keys:
+        return []
+    replies = yield [("HMGET", key, *redisvl_format.HEAD_FIELDS) for key in keys]
+    return [redisvl_format.decode_head(reply) if isinstance(reply, list) else None for reply in replies]
+
+
+# ------------------------------------------------------------------------------------------------ columns
+
+
+def look(able: ServerAbilities, keys: Sequence[str]) -> Operation[Batch]:
+    """What lies under these keys, one or more, as `embedcache.columns` takes it apart; idle times are read first.
+
+    Raises:
+        ServerReplyError: The server forbids to read the values. What else it forbids is unknown in the batch.
+    """
+    found = yield from run_script(able, READ_STARTS, keys)
+    if found is None:
+        found = yield from _starts_by_commands(keys)
+    idle, left, sizes, starts = (found[column::4] for column in range(4))
+    others = [place for place, start in enumerate(starts) if start == _OTHER_TYPE]
+    if not others:
+        return Batch(idle, left, sizes, starts)
+    other_keys = [keys[place] for place in others]
+    hashes: dict[int, HashSight] = {}
+    for place, row in zip(others, (yield from _hashes(able, other_keys)), strict=True):
+        starts[place] = b""
+        if (seen := _hash_sight(row)) is not None:
+            hashes[place] = seen
+    memory = yield [("MEMORY", "USAGE", key) for key in other_keys]
+    for place, size in zip(others, memory, strict=True):
+        sizes[place] = size if isinstance(size, int) else 0
+    return Batch(idle, left, sizes, starts, hashes)
+
+
+_OTHER_TYPE: Final = 0
+_LENGTHS: Final = struct.Struct("<HI")
+_LENGTHS_AT: Final = 18
+
+
+def _starts_by_commands(keys: Sequence[str]) -> Operation[list[Any]]:
+    """What the script `READ_STARTS` returns, where scripts are refused."""
+    found = yield [
+        command
+        for key in keys
+        for command in (
+            ("OBJECT", "IDLETIME", key),
+            ("PTTL", key),
+            ("STRLEN", key),
+            ("GETRANGE", key, 0, START_BYTES - 1),
+        )
+    ]
+    far: list[tuple[int, Command]] = []
+    for at, key in zip(range(3, len(found), 4), keys, strict=True):
+        if any(is_other_type(reply) for reply in found[at - 1 : at + 1]):
+            found[at - 1] = found[at] = _OTHER_TYPE
+        elif (part := _further_part(found[at])) is not None:
+            found[at] = found[at][: codec.HEADER_BYTES]
+            far.append((at, ("GETRANGE", key, *part)))
+    if far:
+        parts = yield [command for _, command in far]
+        for (at, _), part in zip(far, parts, strict=True):
+            found[at] += part if isinstance(part, bytes) else b""
+    return found
+
+
+def is_other_type(reply: object) -> bool:
+    """Whether a reply says that what is there is of another type than was asked for.
+
+    Raises:
+        ServerReplyError: It is another error: a refusal tells nothing of a value, and is not to be taken for damage.
+    """
+    if not isinstance(reply, ServerReplyError):
+        return False
+    if reply.code != "WRONGTYPE":
+        raise reply
+    return True
+
+
+def _further_part(start: bytes) -> tuple[int, int] | None:
+    """From where to where the model name and what follows it lie, where that is past the start of a value."""
+    if len(start) < codec.HEADER_BYTES:
+        return None
+    model_bytes, text_bytes = _LENGTHS.unpack_from(start, _LENGTHS_AT)
+    first = codec.HEADER_BYTES + text_bytes + 1
+    end = first + model_bytes + REST_BYTES
+    return (first, end - 1) if end > len(start) else None
+
+
+def _hashes(able: ServerAbilities, keys: Sequence[str]) -> Operation[list[Any]]:
+    """For each hash its model name, when it was inserted and the lengths of its fields; for other types None."""
+    fields = redisvl_format.SIZE_FIELDS
+    found = yield from run_script(able, READ_HASHES, keys, [field.encode() for field in fields])
+    if found is not None:
+        return cast("list[Any]", found)
+    replies = yield [
+        command
+        for key in keys
+        for command in (("HMGET", key, "model_name", "inserted_at"), *(("HSTRLEN", key, field) for field in fields))
+    ]
+    rows = [replies[start : start + 1 + len(fields)] for start in range(0, len(replies), 1 + len(fields))]
+    return [None if is_other_type(named) else [*named, *lengths] for named, *lengths in rows]
+
+
+def _hash_sight(row: list[Any] | None) -> HashSight | None:
+    """What is to be seen of a hash; None where it is none of RedisVL's."""
+    if row is None:
+        return None
+    model_name, inserted_at, *lengths = row
+    at = redisvl_format.seconds(inserted_at)
+    if model_name is None or at is None or not redisvl_format.is_entry(lengths):
+        return None
+    try:
+        return HashSight(model_name.decode(), at, sum(lengths))
+    except UnicodeDecodeError:
+        return None

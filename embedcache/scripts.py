@@ -1,6 +1,7 @@
 """The Lua scripts that the server runs, each the one-round-trip form of something plain commands can also do.
 
-They touch the keys in ``KEYS`` and no others, and read of a value only its magic and its TTL (`docs/format.md`).
+They touch the keys in ``KEYS`` and no others. Of a value, those that change something read its magic and its TTL, those
+that look read its head (`docs/format.md`).
 """
 
 from __future__ import annotations
@@ -12,14 +13,31 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One Lua script, and the SHA-1 by which the server knows it."""
+    """One Lua script, and the SHA-1 by which the server knows it.
+
+    Attributes:
+        source: In Lua.
+        reads_only: Whether it changes nothing, so that read-only caches may run it.
+        sha: The SHA-1, as 40 hex digits.
+    """
 
     source: str
+    reads_only: bool = False
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:
         digest = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
         object.__setattr__(self, "sha", digest)
+        if self.reads_only:
+            _reading.update((digest, self.source))
+
+
+_reading: Final[set[str]] = set()
+
+
+def only_reads(script: object) -> bool:
+    """Whether this is the source or the SHA-1 of a script of ours that changes nothing."""
+    return script in _reading
 
 
 READ_RESTARTING_TTLS: Final = Script("""
@@ -67,19 +85,100 @@ return 1
 """)
 """KEYS: one entry; ARGV: its TTL as 4 little-endian bytes and in seconds, 0 for never. Returns 1 if there was one."""
 
-READ_HEADS: Final = Script("""
+REPLACE_UNCHANGED: Final = Script("""
+local value = redis.pcall('GET', KEYS[1])
+if type(value) ~= 'string' or redis.sha1hex(value) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+return 1
+""")
+"""KEYS: one entry; ARGV: the SHA-1, in hex, of the value it is to hold, and its new value. Returns 1 if it held that.
+
+When the entry expires stays as it is.
+"""
+
+READ_HEADS: Final = Script(
+    """
+local call, unpack = redis.pcall, struct.unpack
+local found, at = {}, 0
+for i = 1, #KEYS do
+  local start, size = call('GETRANGE', KEYS[i], 0, 255), 0
+  local ours = false
+  if #start >= 16 then
+    local magic, _, _, bytes = unpack('<I4I4I4I4', start)
+    ours = magic == 0x01424D45
+    if ours then
+      if bytes > #start then start = call('GETRANGE', KEYS[i], 0, bytes - 1) end
+      size = redis.call('STRLEN', KEYS[i])
+    end
+  end
+  found[at + 1], found[at + 2] = ours and start, size
+  at = at + 2
+end
+return found
+""",
+    reads_only=True,
+)
+"""KEYS: entries. Returns, for each in turn, its value up to the vector or a little further, and the value's length; nil
+and 0 for others.
+
+Nearly every head is in the first 256 bytes. Cutting off what is past it would cost more than sending it.
+"""
+
+READ_STARTS: Final = Script(
+    """
+local call, unpack, sub = redis.pcall, struct.unpack, string.sub
+local found, at = {}, 0
+local tells_idle = type(call('OBJECT', 'IDLETIME', KEYS[1])) ~= 'table'
+for i = 1, #KEYS do
+  local key, size = KEYS[i], 0
+  found[at + 1] = tells_idle and call('OBJECT', 'IDLETIME', key)
+  found[at + 2] = call('PTTL', key)
+  local start = call('GETRANGE', key, 0, 255)
+  if type(start) == 'table' then
+    if not string.find(start.err, 'WRONGTYPE', 1, true) then return start end
+    start = 0
+  else
+    size = redis.call('STRLEN', key)
+    if #start >= 24 then
+      local model_bytes, text_bytes = unpack('<I2I4', start, 19)
+      if text_bytes + model_bytes + 35 > #start then
+        local from = text_bytes + 25
+        start = sub(start, 1, 24) .. call('GETRANGE', key, from, from + model_bytes + 9)
+      end
+    end
+  end
+  found[at + 3], found[at + 4] = size, start
+  at = at + 4
+end
+return found
+""",
+    reads_only=True,
+)
+"""KEYS: whatever is under keys of entries' form. Returns for each in turn what `embedcache.columns.Batch` describes:
+the seconds it is idle, the milliseconds until it expires, the value's length and its start; 0 for another type's.
+
+What is idle is asked first, for reading the value ends it; under an LFU policy the server tells nobody. Another type is
+told from a refusal, which is returned.
+"""
+
+READ_HASHES: Final = Script(
+    """
 local found = {}
 for i = 1, #KEYS do
-  local start = redis.pcall('GETRANGE', KEYS[i], 0, 15)
-  found[2 * i - 1], found[2 * i] = false, 0
-  if #start == 16 and string.sub(start, 1, 4) == 'EMB\\1' then
-    found[2 * i - 1] = redis.call('GETRANGE', KEYS[i], 0, struct.unpack('<I4', start, 13) - 1)
-    found[2 * i] = redis.call('STRLEN', KEYS[i])
+  local named = redis.pcall('HMGET', KEYS[i], 'model_name', 'inserted_at')
+  found[i] = false
+  if not named.err then
+    local row = {named[1], named[2]}
+    for j = 1, #ARGV do row[2 + j] = redis.call('HSTRLEN', KEYS[i], ARGV[j]) end
+    found[i] = row
   end
 end
 return found
-""")
-"""KEYS: entries. Returns, for each in turn, its value up to the vector and the value's length; nil and 0 for others."""
+""",
+    reads_only=True,
+)
+"""KEYS: what is no string; ARGV: fields. Returns for each hash its ``model_name``, its ``inserted_at`` and the fields'
+lengths, for other types nil."""
 
 ADD_COUNTS: Final = Script("""
 local number = tonumber(ARGV[1])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import redis
+from looking import NO_SCRIPTS, looking_at, redisvl_hash
 from servers import Server, running
 
 from embedcache import NEVER, CacheUnavailableError, EmbeddingsCache, inspector
@@ -20,15 +22,8 @@ KINDS = {"valkey9": ("Valkey", "9."), "redis62": ("Redis", "6.2."), "redis8": ("
 @pytest.fixture(params=["scripts", "no scripts"])
 def connection(request: pytest.FixtureRequest, server: Server) -> Iterator[RedisConnection]:
     """A connection by which scripts may be run, or may not."""
-    if request.param == "no scripts":
-        rules = ["on", ">word", "~*", "+@all", "-@scripting"]
-        server.raw.execute_command("ACL", "SETUSER", "plain", "reset", *rules)
-    client = redis.Redis(unix_socket_path=str(server.socket))
-    if request.param == "no scripts":
-        client = redis.Redis(unix_socket_path=str(server.socket), username="plain", password="word")  # noqa: S106
-    yield RedisConnection(client=client)
-    client.close()
-    server.raw.execute_command("ACL", "DELUSER", "plain")
+    with looking_at(server, *(NO_SCRIPTS if request.param == "no scripts" else ())) as connection:
+        yield connection
 
 
 def cache(server: Server, name: str, **options: Any) -> EmbeddingsCache:
@@ -75,6 +70,52 @@ def test_caches_are_found_and_their_entries_counted_by_model(server: Server, con
     assert survey.caches[2].bytes == sizes["a:b"]
     assert survey.complete
     assert survey.scanned_keys >= 1_510
+
+
+def test_entries_of_redisvl_are_counted_and_told_apart(server: Server, connection: RedisConnection) -> None:
+    with cache(server, "both") as opened:
+        opened.set("ours", "m", [1.0])
+    for name, digit in (("both", "a"), ("theirs", "a"), ("theirs", "b")):
+        server.raw.hset(f"{name}:{digit * 64}", mapping=redisvl_hash(model_name="theirs"))
+    server.raw.hset("theirs:" + "c" * 64, mapping={"a": "b"})
+    both, theirs = inspector.find_caches(connection).caches
+    assert (both.entries, both.models, both.redisvl_entries) == (2, {"m": 1, "theirs": 1}, 1)
+    assert (theirs.entries, theirs.models, theirs.redisvl_entries) == (2, {"theirs": 2}, 2)
+    assert theirs.bytes == 2 * sum(map(len, server.raw.hgetall("theirs:" + "a" * 64).values()))
+
+
+def test_an_entry_of_redisvl_is_summarised(server: Server, connection: RedisConnection) -> None:
+    keys = [f"c:{digit * 64}" for digit in "abcd"]
+    metadata = '{"page": 3}'
+    server.raw.hset(keys[0], mapping=redisvl_hash("What is it?", size=5, metadata=metadata))
+    server.raw.expire(keys[0], 500)
+    server.raw.hset(keys[1], mapping=redisvl_hash(b"\x89PNG", field="text"))
+    server.raw.hset(keys[2], mapping=redisvl_hash(metadata="no JSON"))
+    server.raw.hset(keys[3], mapping=redisvl_hash(inserted_at="yesterday"))
+    first, second, *others = inspector.summarise(connection, keys)
+    assert first is not None
+    assert second is not None
+    assert (first.text, first.model_name, first.dimension, first.dtype) == ("What is it?", "m", 5, "json")
+    assert (first.inserted_at, first.metadata, first.ttl) == (1736455112.5, {"page": 3}, None)
+    assert first.expires_in is not None
+    assert 400 < first.expires_in <= 500
+    assert first.value_bytes == sum(map(len, server.raw.hgetall(keys[0]).values()))
+    assert first.memory_bytes == server.raw.memory_usage(keys[0])
+    assert (second.text, second.metadata, second.expires_in) == (b"\x89PNG", None, None)
+    assert others == [None, None]
+
+
+def test_a_summary_says_how_long_an_entry_was_idle(server: Server, connection: RedisConnection) -> None:
+    with cache(server, "c") as opened:
+        key = opened.set("a", "m", [1.0])
+        time.sleep(2.1)
+        (idle,) = inspector.summarise(connection, [key])
+        opened.get_by_key(key)
+        (used,) = inspector.summarise(connection, [key])
+    assert idle is not None
+    assert used is not None
+    assert idle.idle_seconds in (1, 2, 3)
+    assert used.idle_seconds == 0
 
 
 def test_a_survey_stops_where_it_is_told_to_and_says_so(valkey: Server) -> None:
