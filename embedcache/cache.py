@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from embedcache import codec, operations
+from embedcache import codec, editing, operations
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, EmbeddingLike, FloatArray, Never, Text
 from embedcache.keyspace import Keyspace
 from embedcache.packing import pack_text
@@ -28,7 +28,8 @@ class EmbeddingsCache(WatchedCache):
     whatever the size of the batch; batches over 1,000 entries go in chunks of that many. One object may be shared by
     threads, event loops and forked processes.
 
-    Every method raises `CacheUnavailableError` where the server cannot be reached, and an `InvalidInputError`, before
+    Every method raises `CacheUnavailableError` where the server cannot be reached; one that writes raises
+    `ReadOnlyError` where the cache was opened read-only; and every method raises an `InvalidInputError`, before
     anything is written, where an argument cannot be used; in a batch it names the item's index.
 
     Args:
@@ -41,10 +42,13 @@ class EmbeddingsCache(WatchedCache):
         connection_kwargs: Settings for the clients that the cache makes, by redis-py's names.
         dtype: How vectors are stored: ``float32``, ``float64``, ``float16`` or ``int8``. Reading goes by what each
             entry says, so a cache may hold several.
-        refresh_ttl: Whether a hit starts the entry's own TTL again.
-        stats: Whether hits, misses and the rest are counted.
+        refresh_ttl: Whether a hit starts the entry's own TTL again; a read-only cache's never does.
+        stats: Whether hits, misses and the rest are counted; a read-only cache counts nothing.
         slow_lookup_seconds: Lookups that take longer are kept for `slow_lookups`; None keeps none.
         slow_lookup_texts: Whether the start of their text is kept with them.
+        read_only: Whether everything that would change something on the server is refused with `ReadOnlyError`, for
+            looking at a cache without leaving a trace: not even the entries' idle times change, where the server is
+            Valkey or Redis from 7.2 on and makes no use of a client that was passed in.
 
     Raises:
         InvalidInputError: The name, TTL, URL or dtype cannot be used.
@@ -65,16 +69,17 @@ class EmbeddingsCache(WatchedCache):
         stats: bool = True,
         slow_lookup_seconds: float | None = SLOW_LOOKUP_SECONDS,
         slow_lookup_texts: bool = False,
+        read_only: bool = False,
     ) -> None:
         space = Keyspace(name, ttl)
         self._dtype = codec.stored_dtype(dtype)
-        self._refresh = refresh_ttl
+        self._refresh = refresh_ttl and not read_only
         # redis-py makes a third of the time that importing this package would take; here it is paid when it is used.
         from embedcache.connection import RedisConnection
 
         super().__init__(
             space,
-            RedisConnection(redis_url, redis_client, async_redis_client, connection_kwargs),
+            RedisConnection(redis_url, redis_client, async_redis_client, connection_kwargs, read_only=read_only),
             stats=stats,
             slow_lookup_seconds=slow_lookup_seconds,
             slow_lookup_texts=slow_lookup_texts,
@@ -141,7 +146,9 @@ class EmbeddingsCache(WatchedCache):
         """
         item = _item(text, model_name, embedding, metadata, ttl)
         return self._drive(
-            operations.set_one(self._space, self._counters, self._dtype, item, now=time.time()), model_name
+            operations.set_one(self._space, self._counters, self._dtype, item, now=time.time()),
+            model_name,
+            writes=True,
         )
 
     async def aset(
@@ -155,7 +162,9 @@ class EmbeddingsCache(WatchedCache):
         """Async twin of `set`."""
         item = _item(text, model_name, embedding, metadata, ttl)
         return await self._adrive(
-            operations.set_one(self._space, self._counters, self._dtype, item, now=time.time()), model_name
+            operations.set_one(self._space, self._counters, self._dtype, item, now=time.time()),
+            model_name,
+            writes=True,
         )
 
     def get(self, text: Text, model_name: str) -> CacheEntry | None:
@@ -235,13 +244,15 @@ class EmbeddingsCache(WatchedCache):
             The keys, in order.
         """
         return self._drive(
-            operations.mset(self._space, self._able, self._counters, self._dtype, items, ttl, now=time.time())
+            operations.mset(self._space, self._able, self._counters, self._dtype, items, ttl, now=time.time()),
+            writes=True,
         )
 
     async def amset(self, items: Sequence[CacheItem], ttl: TTL = None) -> list[str]:
         """Async twin of `mset`."""
         return await self._adrive(
-            operations.mset(self._space, self._able, self._counters, self._dtype, items, ttl, now=time.time())
+            operations.mset(self._space, self._able, self._counters, self._dtype, items, ttl, now=time.time()),
+            writes=True,
         )
 
     def mget(self, texts: Sequence[Text], model_name: str) -> list[CacheEntry | None]:
@@ -297,11 +308,13 @@ class EmbeddingsCache(WatchedCache):
 
     def mdrop(self, texts: Sequence[Text], model_name: str) -> int:
         """Removes the entries of these texts; returns how many there were."""
-        return self._drive(operations.mdrop(self._space, self._counters, texts, model_name), model_name)
+        return self._drive(operations.mdrop(self._space, self._counters, texts, model_name), model_name, writes=True)
 
     async def amdrop(self, texts: Sequence[Text], model_name: str) -> int:
         """Async twin of `mdrop`."""
-        return await self._adrive(operations.mdrop(self._space, self._counters, texts, model_name), model_name)
+        return await self._adrive(
+            operations.mdrop(self._space, self._counters, texts, model_name), model_name, writes=True
+        )
 
     # ---------------------------------------------------------------------------------------- many entries by key
 
@@ -331,19 +344,19 @@ class EmbeddingsCache(WatchedCache):
         Raises:
             ForeignKeyError: One of the keys lies outside the namespace; nothing was removed.
         """
-        return self._drive(operations.mdrop_by_keys(self._space, self._counters, keys))
+        return self._drive(operations.mdrop_by_keys(self._space, self._counters, keys), writes=True)
 
     async def amdrop_by_keys(self, keys: Sequence[str]) -> int:
         """Async twin of `mdrop_by_keys`."""
-        return await self._adrive(operations.mdrop_by_keys(self._space, self._counters, keys))
+        return await self._adrive(operations.mdrop_by_keys(self._space, self._counters, keys), writes=True)
 
     def clear(self) -> int:
         """Removes every entry of this cache and nothing else; returns how many there were."""
-        return self._drive(operations.clear(self._space, self._counters))
+        return self._drive(operations.clear(self._space, self._counters), writes=True)
 
     async def aclear(self) -> int:
         """Async twin of `clear`."""
-        return await self._adrive(operations.clear(self._space, self._counters))
+        return await self._adrive(operations.clear(self._space, self._counters), writes=True)
 
     # ---------------------------------------------------------------------------------------- TTL
 
@@ -368,11 +381,11 @@ class EmbeddingsCache(WatchedCache):
         Raises:
             ForeignKeyError: The key lies outside the namespace.
         """
-        return self._drive(operations.expire(self._space, self._able, self._counters, key, ttl))
+        return self._drive(operations.expire(self._space, self._able, self._counters, key, ttl), writes=True)
 
     async def aexpire(self, key: str, ttl: TTL) -> bool:
         """Async twin of `expire`."""
-        return await self._adrive(operations.expire(self._space, self._able, self._counters, key, ttl))
+        return await self._adrive(operations.expire(self._space, self._able, self._counters, key, ttl), writes=True)
 
     def persist(self, key: str) -> bool:
         """Keeps an entry for ever; returns whether there was such an entry.
@@ -385,6 +398,31 @@ class EmbeddingsCache(WatchedCache):
     async def apersist(self, key: str) -> bool:
         """Async twin of `persist`."""
         return await self.aexpire(key, NEVER)
+
+    # ---------------------------------------------------------------------------------------- metadata
+
+    def set_metadata(self, key: str, metadata: Mapping[str, Any] | None) -> bool:
+        """Replaces an entry's metadata, and nothing else: vector, time of storing and TTLs stay as they are.
+
+        No write of somebody else's is lost, but where the server refuses scripts, one between our look and our write.
+        It is counted neither as a lookup nor as an entry stored.
+
+        Args:
+            key: The entry's key.
+            metadata: A JSON object, as in `set`; None keeps none.
+
+        Returns:
+            Whether there was such an entry, and whole.
+
+        Raises:
+            ForeignKeyError: The key lies outside the namespace.
+            EmbedcacheError: Others wrote the entry time and again; nothing was changed.
+        """
+        return self._drive(editing.set_metadata(self._space, self._able, key, metadata), writes=True)
+
+    async def aset_metadata(self, key: str, metadata: Mapping[str, Any] | None) -> bool:
+        """Async twin of `set_metadata`."""
+        return await self._adrive(editing.set_metadata(self._space, self._able, key, metadata), writes=True)
 
     # ---------------------------------------------------------------------------------------- the end
 

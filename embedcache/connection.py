@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
-from urllib.parse import parse_qs, unquote, urlsplit
 from weakref import WeakKeyDictionary, WeakSet
 
 import redis
@@ -25,27 +23,34 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
-from redis.connection import parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from embedcache.client_settings import (
+    ASYNC_CLASSES,
+    awithout_touching,
+    check_client,
+    check_names,
+    check_settings,
+    describe,
+    settings_of,
+    without_touching,
+)
 from embedcache.errors import (
     CacheUnavailableError,
-    ClientRefusedError,
     EmbeddedServerError,
-    InvalidInputError,
-    InvalidURLError,
     ServerReplyError,
 )
 from embedcache.operations import Command, Operation
+from embedcache.read_only import check_reads
 from embedcache.server import EmbeddedServer
+from embedcache.urls import EMBEDDED_URL, URL_VARIABLE, mask_password, parse, parse_embedded, scheme_of
+
+__all__ = ["EMBEDDED_URL", "URL_VARIABLE", "RedisConnection", "mask_password"]
 
 R = TypeVar("R")
-
-URL_VARIABLE: Final = "EMBEDCACHE_URL"
-EMBEDDED_URL: Final = "embedded://"
 
 CONNECT_SECONDS: Final = 1.0
 READ_SECONDS: Final = 5.0
@@ -54,44 +59,7 @@ SOCKET_READ_BYTES: Final = 64 * 1024  # read per system call; a batch arrives a 
 MAX_CONNECTIONS: Final = 1024
 MAX_ASYNC_CONNECTIONS: Final = 64
 
-_SCHEMES: Final = ("embedded", "redis", "rediss", "unix")
 _UNDECODED: Final = {NEVER_DECODE: True}
-_ASYNC_CLASSES: Final[dict[type, type]] = {
-    redis.Connection: redis.asyncio.Connection,
-    redis.SSLConnection: redis.asyncio.SSLConnection,
-    redis.UnixDomainSocketConnection: redis.asyncio.UnixDomainSocketConnection,
-}
-# What a connection needs to reach the same server as the same user, under the same names sync and async.
-_SHARED_SETTINGS: Final = frozenset(
-    [
-        "host",
-        "port",
-        "path",
-        "db",
-        "username",
-        "password",
-        "credential_provider",
-        "client_name",
-        "protocol",
-        "health_check_interval",
-        "socket_timeout",
-        "socket_connect_timeout",
-        "socket_keepalive",
-        "ssl_keyfile",
-        "ssl_certfile",
-        "ssl_cert_reqs",
-        "ssl_ca_certs",
-        "ssl_ca_data",
-        "ssl_ca_path",
-        "ssl_check_hostname",
-        "ssl_password",
-        "ssl_min_version",
-        "ssl_ciphers",
-    ]
-)
-_POOL_SETTINGS: Final = frozenset(
-    {"connection_class", "max_connections", "cache", "cache_config", "cache_factory", "maint_notifications_config"}
-)
 _NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError)  # or none that is Redis's
 
 
@@ -106,6 +74,9 @@ class RedisConnection:
         client: A sync client to use as it is.
         async_client: An async client to use as it is; it belongs to the event loop it is first used on.
         settings: Keyword arguments for the clients that we make, by redis-py's names.
+        read_only: Whether `drive` and `adrive` refuse every command that may change something. The connections that we
+            make then also ask the server not to count what they read as a use (``OBJECT IDLETIME``), where it can do
+            so: Redis from 7.2 on, Valkey.
 
     Raises:
         InvalidURLError: The URL cannot be read.
@@ -119,9 +90,12 @@ class RedisConnection:
         client: redis.Redis | None = None,
         async_client: redis.asyncio.Redis | None = None,
         settings: Mapping[str, Any] | None = None,
+        *,
+        read_only: bool = False,
     ) -> None:
-        _check_client(client, redis.Redis, "redis_client")
-        _check_client(async_client, redis.asyncio.Redis, "async_redis_client")
+        self._read_only = bool(read_only)
+        check_client(client, redis.Redis, "redis_client")
+        check_client(async_client, redis.asyncio.Redis, "async_redis_client")
         self._given_client = client
         self._given_async_client = async_client
         self._lock = threading.RLock()
@@ -131,23 +105,28 @@ class RedisConnection:
         self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient] = WeakKeyDictionary()
         self._embedded: EmbeddedServer | None = None
         self._embedded_options: tuple[Path | None, str | None] | None = None
-        extra = _check_settings(settings)
+        extra = check_settings(settings)
         given = client if client is not None else async_client
         if given is not None:
-            self._settings = _settings_of(given) | extra
-            self.address = _describe(self._settings)
+            self._settings = settings_of(given) | extra
+            self.address = describe(self._settings)
             return
         url = url or os.environ.get(URL_VARIABLE) or EMBEDDED_URL
-        if _scheme(url) == "embedded":
-            self._embedded_options = _parse_embedded(url)
+        if scheme_of(url) == "embedded":
+            self._embedded_options = parse_embedded(url)
             self._settings = extra
         else:
-            self._settings = _parse(url) | extra
-        _check_names(self._settings)
+            self._settings = parse(url) | extra
+        check_names(self._settings)
         self.address = mask_password(url)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r})"
+
+    @property
+    def read_only(self) -> bool:
+        """Whether everything that may change something is refused."""
+        return self._read_only
 
     # ---------------------------------------------------------------------------------------- drivers
 
@@ -161,6 +140,8 @@ class RedisConnection:
 
         Raises:
             CacheUnavailableError: The server cannot be reached or did not answer in time.
+            ReadOnlyError: The connection is read-only, and the operation's next commands may change something. None of
+                those was sent.
             EmbedcacheError: What the operation itself raises.
         """
         try:
@@ -180,6 +161,8 @@ class RedisConnection:
             return cast("R", end.value)
 
     def _exchange(self, commands: list[Command], *, background: bool) -> list[Any]:
+        if self._read_only:
+            check_reads(commands)
         try:
             return _send(self._background_client() if background else self.client(), commands)
         except _NO_ANSWER as error:
@@ -193,6 +176,8 @@ class RedisConnection:
             raise self._unavailable(error) from error
 
     async def _aexchange(self, commands: list[Command]) -> list[Any]:
+        if self._read_only:
+            check_reads(commands)
         try:
             return await _asend(await self.async_client(), commands)
         except _NO_ANSWER as error:
@@ -218,7 +203,7 @@ class RedisConnection:
     # ---------------------------------------------------------------------------------------- clients
 
     def client(self) -> redis.Redis:
-        """The sync client, made at first use."""
+        """The sync client, made at first use. It is redis-py's own and knows nothing of `read_only`."""
         if self._client is None:
             with self._lock:
                 if self._client is None:
@@ -249,12 +234,16 @@ class RedisConnection:
 
     def _make_client(self) -> redis.Redis:
         settings = self._connection_settings(Retry(NoBackoff(), RETRIES), MAX_CONNECTIONS)
+        if self._read_only:
+            settings["redis_connect_func"] = without_touching(settings.get("redis_connect_func"))
         return redis.Redis.from_pool(redis.ConnectionPool(**settings))
 
     def _make_async_client(self) -> redis.asyncio.Redis:
         settings = self._connection_settings(AsyncRetry(NoBackoff(), RETRIES), MAX_ASYNC_CONNECTIONS)
+        if self._read_only:
+            settings["redis_connect_func"] = awithout_touching(settings.get("redis_connect_func"))
         sync_class = settings.pop("connection_class", redis.Connection)
-        settings["connection_class"] = _ASYNC_CLASSES.get(sync_class, sync_class)
+        settings["connection_class"] = ASYNC_CLASSES.get(sync_class, sync_class)
         # A blocking pool: past its size a call waits for a connection, where redis-py's default pool raises.
         pool = redis.asyncio.BlockingConnectionPool(timeout=None, **settings)
         return redis.asyncio.Redis.from_pool(pool)
@@ -389,99 +378,3 @@ def _reply_error(error: RedisError) -> ServerReplyError:
     translated = ServerReplyError(f"{code} {message}" if code and not message.startswith(code) else message)
     translated.__cause__ = error
     return translated
-
-
-# ------------------------------------------------------------------------------------------------ settings
-
-
-def mask_password(url: str) -> str:
-    """A readable URL with its password, wherever it stands, as ``***``."""
-    parts = urlsplit(url)
-    netloc, query = parts.netloc, parts.query
-    if parts.password is not None:
-        netloc = f"{parts.username or ''}:***@{netloc.rpartition('@')[2]}"
-    if query:
-        pairs = [pair.partition("=") for pair in query.split("&")]
-        query = "?" + "&".join(
-            f"{name}=***" if unquote(name).lower() == "password" else f"{name}{equals}{value}"
-            for name, equals, value in pairs
-        )
-    return f"{parts.scheme}://{netloc}{parts.path}{query}"
-
-
-def _scheme(url: str) -> str:
-    scheme = url.partition("://")[0] if isinstance(url, str) and "://" in url else ""
-    if scheme not in _SCHEMES:
-        raise InvalidURLError(
-            f"the server's URL starts with one of {', '.join(f'{name}://' for name in _SCHEMES)};"
-            f" this one starts with {scheme + '://' if scheme else 'none'}"
-        )
-    return scheme
-
-
-def _parse(url: str) -> dict[str, Any]:
-    try:
-        return dict(parse_url(url))
-    except (ValueError, TypeError):
-        # Not the cause's words: they may hold the password.
-        raise InvalidURLError(
-            f"cannot read the server's URL {_shown(url)}: is its port a number,"
-            " and are special characters of its password written as %XX?"
-        ) from None
-
-
-def _check_settings(settings: object) -> dict[str, Any]:
-    if settings is not None and not isinstance(settings, Mapping):
-        raise InvalidInputError(f"connection_kwargs is a dict of redis-py's settings, not {type(settings).__name__}")
-    return dict(settings or {})
-
-
-def _check_names(settings: Mapping[str, Any]) -> None:
-    """Finds a setting that redis-py does not know now, rather than at the first call."""
-    names = {name: value for name, value in settings.items() if name not in _POOL_SETTINGS}
-    try:
-        settings.get("connection_class", redis.Connection)(**names)
-    except TypeError as error:
-        unknown = re.search(r"argument '(\w+)'", str(error))
-        named = repr(unknown[1]) if unknown else "one of them"
-        raise InvalidInputError(f"redis-py does not take {named} among the connection's settings") from None
-
-
-def _shown(url: str) -> str:
-    """An unreadable URL for an error message: whole only where it can hold no password, for that may be anywhere."""
-    return f"{url.partition('://')[0]}://…" if "@" in url or "password" in unquote(url).lower() else url
-
-
-def _parse_embedded(url: str) -> tuple[Path | None, str | None]:
-    """The data folder (None is the user's own) and the memory limit of an ``embedded://`` URL."""
-    parts = urlsplit(url)
-    options = parse_qs(parts.query)
-    if parts.netloc:
-        raise InvalidURLError(f"an embedded server has no host: write {_shown(url).replace('://', ':///', 1)}")
-    if unknown := options.keys() - {"maxmemory"}:
-        raise InvalidURLError(f"embedded:// has the option maxmemory, not {', '.join(sorted(unknown))}")
-    folder = unquote(parts.path).rstrip("/")
-    return (Path(folder) if folder else None), options.get("maxmemory", [None])[-1]
-
-
-def _check_client(client: object, kind: type, name: str) -> None:
-    if client is not None and not isinstance(client, kind):
-        raise ClientRefusedError(
-            f"{name} is a {kind.__module__.partition('.client')[0]}.Redis, not {type(client).__module__}"
-            f".{type(client).__name__}"
-        )
-
-
-def _settings_of(client: redis.Redis | redis.asyncio.Redis) -> dict[str, Any]:
-    """What the other kind of client needs in order to reach the same server."""
-    pool = client.connection_pool
-    kept = {name: value for name, value in pool.connection_kwargs.items() if name in _SHARED_SETTINGS}
-    to_sync = {asynchronous: sync for sync, asynchronous in _ASYNC_CLASSES.items()}
-    kept["connection_class"] = to_sync.get(pool.connection_class, pool.connection_class)
-    return kept
-
-
-def _describe(settings: Mapping[str, Any]) -> str:
-    if path := settings.get("path"):
-        return f"unix://{path}"
-    return f"redis://{settings.get('host', 'localhost')}:{settings.get('port', 6379)}/{settings.get('db') or 0}"

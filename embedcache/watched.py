@@ -13,7 +13,7 @@ from embedcache import buckets, explain, flushing, statistics
 from embedcache.buckets import SlowLookup, Standing
 from embedcache.counters import Batch, NoCounters
 from embedcache.entry import Text
-from embedcache.errors import CacheUnavailableError, InvalidInputError, ServerReplyError
+from embedcache.errors import CacheUnavailableError, InvalidInputError, ReadOnlyError, ServerReplyError
 from embedcache.explain import Explanation
 from embedcache.flushing import Outbox
 from embedcache.keyspace import Keyspace, encode_model_name
@@ -64,13 +64,20 @@ class WatchedCache:
         self._able = ServerAbilities()
         self._made_at = time.time()
         self._outbox = Outbox(
-            _sender(connection, Keyspace(space.name)), slow_lookup_seconds, slow_texts=slow_lookup_texts
+            sender(connection, Keyspace(space.name)), slow_lookup_seconds, slow_texts=slow_lookup_texts
         )
-        self._counters = self._outbox.counters if stats else NoCounters()
+        self._counters = self._outbox.counters if stats and not connection.read_only else NoCounters()
+
+    @property
+    def read_only(self) -> bool:
+        """Whether every write is refused."""
+        return self.connection.read_only
 
     # ---------------------------------------------------------------------------------------- driving
 
-    def _drive(self, operation: Operation[R], model_name: str | None = None) -> R:
+    def _drive(self, operation: Operation[R], model_name: str | None = None, *, writes: bool = False) -> R:
+        if writes:
+            self._check_writable()
         observer = self.observer  # read once: another thread may take it away
         try:
             if observer is None:
@@ -83,7 +90,9 @@ class WatchedCache:
             self._counters.count(model_name, errors=1)
             raise
 
-    async def _adrive(self, operation: Operation[R], model_name: str | None = None) -> R:
+    async def _adrive(self, operation: Operation[R], model_name: str | None = None, *, writes: bool = False) -> R:
+        if writes:
+            self._check_writable()
         observer = self.observer
         try:
             if observer is None:
@@ -95,6 +104,16 @@ class WatchedCache:
         except (CacheUnavailableError, ServerReplyError):
             self._counters.count(model_name, errors=1)
             raise
+
+    def _check_writable(self) -> None:
+        """Refuses a write, before any round trip.
+
+        The connection refuses it too, but not where there is nothing to remove, and it cannot name the cache.
+        """
+        if self.read_only:
+            raise ReadOnlyError(
+                f"cache {self._space.name!r} was opened read-only; open it with read_only=False to change it"
+            )
 
     # ---------------------------------------------------------------------------------------- statistics
 
@@ -234,11 +253,14 @@ class WatchedCache:
 
         Raises:
             InvalidInputError: The price is negative or no number, or the name cannot be used.
+            ReadOnlyError: The cache was opened read-only.
         """
+        self._check_writable()
         self.connection.drive(buckets.set_price(self._space, *_checked_price(model_name, price)))
 
     async def aset_token_price(self, model_name: str, price: float | None) -> None:
         """Async twin of `set_token_price`."""
+        self._check_writable()
         await self.connection.adrive(buckets.set_price(self._space, *_checked_price(model_name, price)))
 
     def token_prices(self) -> dict[str, float]:
@@ -297,7 +319,8 @@ def _name(operation: Operation[R]) -> str:
     return cast("GeneratorType[object, object, object]", operation).__name__.removesuffix("_one")
 
 
-def _sender(connection: RedisConnection, space: Keyspace) -> flushing.Send:
+def sender(connection: RedisConnection, space: Keyspace) -> flushing.Send:
+    """What delivers the counts of a cache to its server."""
     able = ServerAbilities()  # its own: what is refused for these keys may be allowed for entries
 
     def send(batch: Batch, writer: str, number: int, process: str) -> None:

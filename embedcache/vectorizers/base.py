@@ -52,6 +52,7 @@ class EmbedReport:
         compute_seconds: What the model took.
         store_seconds: What writing to the cache took.
         unstored: Distinct texts whose vectors were computed but not kept, because the cache's server did not answer.
+        withheld: Distinct texts whose vectors were computed but not kept, because the cache is read-only.
     """
 
     vectors: Matrix
@@ -61,6 +62,7 @@ class EmbedReport:
     compute_seconds: float
     store_seconds: float
     unstored: int
+    withheld: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ Plan: TypeAlias = Generator[Lookup | Compute | Store, Any, R]
 class BaseVectorizer(ABC):
     """Texts to vectors through a cache. A subclass says how vectors are made: `_compute` and `dims`.
 
-    Where the cache's server is not there, vectors are computed and returned all the same, with one warning per outage.
+    Where the cache's server is not there, vectors are computed and returned all the same, with one warning per outage;
+    where the cache is read-only, those that it lacks are computed, returned and not kept.
 
     Args:
         model: The model's name.
@@ -314,6 +317,9 @@ class BaseVectorizer(ABC):
         if not work.use_cache:
             work.unstored += len(chunk) if work.lost_cache else 0
             return
+        if self.cache is not None and self.cache.read_only:
+            work.withheld += len(chunk)
+            return
         try:
             yield Store(
                 [
@@ -399,7 +405,7 @@ class _Work:
         self.texts = texts
         self.use_cache = self.counted = use_cache
         self.lost_cache = False
-        self.unstored = 0
+        self.unstored = self.withheld = 0
         self.lookup_seconds = self.compute_seconds = self.store_seconds = 0.0
         self._hits = np.zeros(len(texts), dtype=np.bool_)
         self._seconds = np.zeros(len(texts))
@@ -452,6 +458,7 @@ class _Work:
             compute_seconds=self.compute_seconds,
             store_seconds=self.store_seconds,
             unstored=self.unstored,
+            withheld=self.withheld,
         )
 
 

@@ -1,0 +1,141 @@
+"""What redis-py's clients are made from: names of settings, those of a client that was passed in, what comes first."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import redis
+import redis.asyncio
+from redis.exceptions import ResponseError
+
+from embedcache.errors import ClientRefusedError, InvalidInputError
+
+ASYNC_CLASSES: Final[dict[type, type]] = {
+    redis.Connection: redis.asyncio.Connection,
+    redis.SSLConnection: redis.asyncio.SSLConnection,
+    redis.UnixDomainSocketConnection: redis.asyncio.UnixDomainSocketConnection,
+}
+# What a connection needs to reach the same server as the same user, under the same names sync and async.
+_SHARED_SETTINGS: Final = frozenset(
+    [
+        "host",
+        "port",
+        "path",
+        "db",
+        "username",
+        "password",
+        "credential_provider",
+        "client_name",
+        "protocol",
+        "health_check_interval",
+        "socket_timeout",
+        "socket_connect_timeout",
+        "socket_keepalive",
+        "ssl_keyfile",
+        "ssl_certfile",
+        "ssl_cert_reqs",
+        "ssl_ca_certs",
+        "ssl_ca_data",
+        "ssl_ca_path",
+        "ssl_check_hostname",
+        "ssl_password",
+        "ssl_min_version",
+        "ssl_ciphers",
+    ]
+)
+_POOL_SETTINGS: Final = frozenset(
+    {"connection_class", "max_connections", "cache", "cache_config", "cache_factory", "maint_notifications_config"}
+)
+
+
+def check_settings(settings: object) -> dict[str, Any]:
+    """The settings that were passed in, as a dict of their own.
+
+    Raises:
+        InvalidInputError: They are no mapping.
+    """
+    if settings is not None and not isinstance(settings, Mapping):
+        raise InvalidInputError(f"connection_kwargs is a dict of redis-py's settings, not {type(settings).__name__}")
+    return dict(settings or {})
+
+
+def check_names(settings: Mapping[str, Any]) -> None:
+    """Finds a setting that redis-py does not know now, rather than at the first call.
+
+    Raises:
+        InvalidInputError: There is one.
+    """
+    names = {name: value for name, value in settings.items() if name not in _POOL_SETTINGS}
+    try:
+        settings.get("connection_class", redis.Connection)(**names)
+    except TypeError as error:
+        unknown = re.search(r"argument '(\w+)'", str(error))
+        named = repr(unknown[1]) if unknown else "one of them"
+        raise InvalidInputError(f"redis-py does not take {named} among the connection's settings") from None
+
+
+def check_client(client: object, kind: type, name: str) -> None:
+    """Checks a client that was passed in as the argument `name`; None is none.
+
+    Raises:
+        ClientRefusedError: It is not of this kind.
+    """
+    if client is not None and not isinstance(client, kind):
+        raise ClientRefusedError(
+            f"{name} is a {kind.__module__.partition('.client')[0]}.Redis, not {type(client).__module__}"
+            f".{type(client).__name__}"
+        )
+
+
+def settings_of(client: redis.Redis | redis.asyncio.Redis) -> dict[str, Any]:
+    """What the other kind of client needs in order to reach the same server."""
+    pool = client.connection_pool
+    kept = {name: value for name, value in pool.connection_kwargs.items() if name in _SHARED_SETTINGS}
+    to_sync = {asynchronous: sync for sync, asynchronous in ASYNC_CLASSES.items()}
+    kept["connection_class"] = to_sync.get(pool.connection_class, pool.connection_class)
+    return kept
+
+
+def describe(settings: Mapping[str, Any]) -> str:
+    """The address of the server that these settings reach, as a URL with no user and no password."""
+    if path := settings.get("path"):
+        return f"unix://{path}"
+    return f"redis://{settings.get('host', 'localhost')}:{settings.get('port', 6379)}/{settings.get('db') or 0}"
+
+
+# ------------------------------------------------------------------------------------------------ what comes first
+
+_NO_TOUCH: Final = ("CLIENT", "NO-TOUCH", "ON")
+
+
+def without_touching(connect: Callable[[Any], object] | None) -> Callable[[Any], None]:
+    """What a new connection is to do first: as it would, and then ask that its reads leave idle times alone."""
+
+    def connected(connection: Any) -> None:
+        connection.on_connect() if connect is None else connect(connection)
+        connection.send_command(*_NO_TOUCH)
+        try:
+            connection.read_response()
+        except ResponseError:
+            return  # an older server, or an ACL that forbids it: reading is allowed all the same
+
+    return connected
+
+
+def awithout_touching(connect: Callable[[Any], object] | None) -> Callable[[Any], Awaitable[None]]:
+    """Async twin of `without_touching`."""
+
+    async def connected(connection: Any) -> None:
+        done = connection.on_connect() if connect is None else connect(connection)
+        if inspect.isawaitable(done):
+            await done
+        await connection.send_command(*_NO_TOUCH)
+        try:
+            await connection.read_response()
+        except ResponseError:
+            return
+
+    return connected
