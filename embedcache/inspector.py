@@ -42,7 +42,7 @@ class ServerInfo:
         aof_enabled: Whether writes are logged to disk.
         disk_trouble: What went wrong when it last wrote to disk, in a few words; empty where nothing did.
         unsaved_changes: Changes since the last snapshot.
-        saved_at: When that was, in Unix seconds; 0 where it does not say.
+        saved_ago: Seconds since then; None where it saved none since it started.
         total_keys: Keys in the database that the connection uses, whoever's they are.
         round_trip_seconds: What asking for all this took.
     """
@@ -60,7 +60,7 @@ class ServerInfo:
     aof_enabled: bool
     disk_trouble: str
     unsaved_changes: int
-    saved_at: int
+    saved_ago: float | None
     total_keys: int
     round_trip_seconds: float
 
@@ -131,7 +131,7 @@ def server_info(connection: RedisConnection) -> ServerInfo:
         aof_enabled=bool(info.get("aof_enabled", 0)),
         disk_trouble=_disk_trouble(info),
         unsaved_changes=int(info.get("rdb_changes_since_last_save", 0)),
-        saved_at=int(info.get("rdb_last_save_time", 0)),
+        saved_ago=_saved_ago(info),
         total_keys=keys,
         round_trip_seconds=seconds,
     )
@@ -144,6 +144,13 @@ def _disk_trouble(info: dict[str, Any]) -> str:
         "aof_last_bgrewrite_status": "the log could not be rewritten",
     }
     return ", ".join(words for state, words in states.items() if info.get(state, "ok") != "ok")
+
+
+def _saved_ago(info: dict[str, Any]) -> float | None:
+    # Until it saves one, the server gives the time of its own start.
+    now = int(info.get("server_time_usec", time.time() * 1e6)) / 1e6
+    ago = now - int(info.get("rdb_last_save_time", 0))
+    return max(ago, 0.0) if ago < int(info.get("uptime_in_seconds", 0)) - 1 else None
 
 
 def find_caches(connection: RedisConnection, max_keys: int = 200_000) -> Survey:

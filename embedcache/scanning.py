@@ -27,19 +27,23 @@ _COLON: Final = ord(":")
 # ------------------------------------------------------------------------------------------------ keys
 
 
-def scan_step(cursor: int, count: int, pattern: str | bytes | None = None) -> Operation[tuple[int, list[bytes]]]:
+def scan_step(
+    cursor: int, count: int, pattern: str | bytes | None = None, kind: str | None = None
+) -> Operation[tuple[int, list[bytes]]]:
     """One step over the server's keys: the next cursor, 0 at the end, and the keys found.
 
     Args:
         cursor: From the last step, 0 at first.
         count: About how many keys to look at.
         pattern: A glob that the keys found match.
+        kind: The type of their values, as the server calls it, such as ``hash``.
 
     Raises:
         ServerReplyError: The server forbids it.
     """
     match = () if pattern is None else ("MATCH", pattern)
-    following, found = yield from checked(("SCAN", cursor, *match, "COUNT", count))
+    of_type = () if kind is None else ("TYPE", kind)
+    following, found = yield from checked(("SCAN", cursor, *match, "COUNT", count, *of_type))
     return int(following), found
 
 

@@ -11,7 +11,7 @@ from servers import Server
 
 from embedcache import CustomVectorizer, EmbedcacheError, EmbeddingsCache, InvalidInputError, benchmark
 from embedcache.benchmark import SCENARIOS, Comparison, Measurement, ScenarioResult, Settings
-from embedcache.benchmark_scenarios import MAX_TEXTS, TTL_SECONDS, Variant
+from embedcache.benchmark.scenarios import MAX_TEXTS, TTL_SECONDS, Variant
 from embedcache.errors import CacheUnavailableError
 
 FEW = Settings(texts=("one", "two", "three"), iterations=4, batch_sizes=(1, 20), dimension=8)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from servers import Server
 
-from embedcache import EmbeddingsCache, benchmark_runs, inspector
-from embedcache.benchmark_records import Environment, Measurement, Run, ScenarioResult
-from embedcache.benchmark_runs import MAX_RUNS, MAX_SAMPLES, SavedRuns
+from embedcache import EmbeddingsCache, inspector
+from embedcache.benchmark import runs as benchmark_runs
+from embedcache.benchmark.records import Environment, Measurement, Run, ScenarioResult
+from embedcache.benchmark.runs import MAX_RUNS, MAX_SAMPLES, SavedRuns
 from embedcache.connection import RedisConnection
 from embedcache.errors import ServerReplyError
 from embedcache.keyspace import split_key

@@ -27,8 +27,8 @@ from typing import Final
 import numpy as np
 
 from embedcache import __version__, inspector
-from embedcache.benchmark_records import Comparison, Environment, Measurement, OperationName, Run, ScenarioResult
-from embedcache.benchmark_scenarios import (
+from embedcache.benchmark.records import Comparison, Environment, Measurement, OperationName, Run, ScenarioResult
+from embedcache.benchmark.scenarios import (
     MAX_ITERATIONS,
     SCENARIOS,
     SENTENCES,

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from embedcache import inspector
-from embedcache.benchmark_records import OperationName
+from embedcache.benchmark.records import OperationName
 from embedcache.cache import EmbeddingsCache
 from embedcache.entry import CacheItem
 from embedcache.errors import InvalidInputError

@@ -18,7 +18,7 @@ from typing import Any, Final, cast, get_args
 import msgpack
 import numpy as np
 
-from embedcache.benchmark_records import Environment, Measurement, OperationName, Run, ScenarioResult
+from embedcache.benchmark.records import Environment, Measurement, OperationName, Run, ScenarioResult
 from embedcache.connection import RedisConnection
 from embedcache.operations import Operation, checked, checked_all
 

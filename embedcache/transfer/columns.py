@@ -1,0 +1,279 @@
+"""Many entries as columns, which is how files hold them: packed values to columns, and back to the same bytes.
+
+A column's vectors are what a lookup gives: float32, or float64 where the entry stores that. The dtype, and for int8 the
+scale, stand beside them, so that what is packed again is the value it came from, bit by bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache import codec
+from embedcache.entry import FloatArray, Metadata, Text
+from embedcache.errors import InvalidInputError, TransferError
+from embedcache.keyspace import Keyspace, check_ttl, encode_model_name, encode_text
+from embedcache.metadata import MAX_DEPTH, MAX_METADATA_BYTES, pack_metadata
+
+_SCALE: Final = struct.Struct("<f")
+_LARGEST_CODE: Final = 128
+_ID_DIGITS: Final = 64
+_NOT_JSON: Final = ""
+_LONG_METADATA: Final = MAX_METADATA_BYTES // 4  # characters; one takes four bytes at most
+_LAST_MILLISECOND: Final = 2**53
+"""Later times are none that a float64 holds to the millisecond, and none that a server takes."""
+
+
+@dataclass(slots=True)
+class EntryColumns:
+    """Entries, one to a position in each list.
+
+    Attributes:
+        entry_ids: 64 hex digits each.
+        texts: A str, or the bytes of one that was stored as bytes.
+        model_names: The models.
+        vectors: Shape ``(d,)`` each, float32, or float64 where the entry stores that.
+        dtypes: How each is stored.
+        scales: What int8's components are multiples of; None for other dtypes.
+        metadata: JSON objects in JSON's text, or None.
+        inserted_at: Unix seconds.
+        ttls: Each one's own TTL in seconds, or None.
+        expires_at: When the server drops it, in Unix seconds, or None.
+    """
+
+    entry_ids: list[str] = field(default_factory=list)
+    texts: list[Text] = field(default_factory=list)
+    model_names: list[str] = field(default_factory=list)
+    vectors: list[FloatArray] = field(default_factory=list)
+    dtypes: list[str] = field(default_factory=list)
+    scales: list[float | None] = field(default_factory=list)
+    metadata: list[str | None] = field(default_factory=list)
+    inserted_at: list[float] = field(default_factory=list)
+    ttls: list[int | None] = field(default_factory=list)
+    expires_at: list[float | None] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.entry_ids)
+
+    def shapes(self) -> Iterator[tuple[str, int]]:
+        """Each entry's model and dimension."""
+        return zip(self.model_names, map(len, self.vectors), strict=True)
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """The entries one after the other, each with its values in the order of the columns."""
+        return zip(*(getattr(self, each.name) for each in fields(self)), strict=True)
+
+
+# ------------------------------------------------------------------------------------------------ out of values
+
+
+def unpack_values(
+    space: Keyspace, keys: Sequence[str], values: Sequence[bytes | None], expires_at: Sequence[float | None]
+) -> EntryColumns:
+    """The entries that these values hold. Left out is what could not be stored again.
+
+    That is a value that is damaged, of another key, or holds what the cache's own methods would have refused.
+    """
+    columns = EntryColumns()
+    with np.errstate(over="ignore"):  # of the sum that tells whether a vector is finite
+        for key, value, expiry in zip(keys, values, expires_at, strict=True):
+            if value is None or (head := _sound_head(space, key, value)) is None:
+                continue
+            vector = _vector(value, head)
+            metadata = None if head.metadata is None else _metadata_to_json(head.metadata)
+            if vector is None or metadata == _NOT_JSON:
+                continue
+            columns.entry_ids.append(key[-_ID_DIGITS:])
+            columns.texts.append(head.text)
+            columns.model_names.append(head.model_name)
+            columns.vectors.append(vector)
+            columns.dtypes.append(head.dtype.name)
+            columns.scales.append(_SCALE.unpack_from(value, head.vector_offset)[0] if head.dtype.scaled else None)
+            columns.metadata.append(metadata)
+            columns.inserted_at.append(head.inserted_at)
+            columns.ttls.append(head.ttl)
+            columns.expires_at.append(expiry)
+    return columns
+
+
+def _sound_head(space: Keyspace, key: str, value: bytes) -> codec.Head | None:
+    """The head of a whole value that belongs under this key and that could be stored again."""
+    if not codec.is_sound(value) or (head := codec.decode_head(value)) is None or not _is_time(head.inserted_at):
+        return None
+    try:
+        identity = encode_text(head.text) + _model_suffix(head.model_name)
+    except InvalidInputError:
+        return None
+    return head if space.key(identity) == key else None
+
+
+@lru_cache(maxsize=256)  # a cache has few models
+def _model_suffix(model_name: str) -> bytes:
+    return b":" + encode_model_name(model_name)
+
+
+def _metadata_to_json(metadata: Metadata) -> str:
+    """Metadata as JSON, or `_NOT_JSON` where it could not be stored again."""
+    try:
+        text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        # Only what looks deep or long is checked in full, which takes longer than all the rest.
+        if len(text) > _LONG_METADATA or text.count("{") + text.count("[") > MAX_DEPTH:
+            pack_metadata(metadata)
+    except (TypeError, ValueError, RecursionError):
+        return _NOT_JSON
+    return text
+
+
+def _vector(value: bytes, head: codec.Head) -> FloatArray | None:
+    """The vector as a lookup gives it, or None where it is none that could be stored."""
+    dtype = head.dtype
+    start = head.vector_offset + (_SCALE.size if dtype.scaled else 0)
+    count, remainder = divmod(len(value) - start, dtype.item.itemsize)
+    if remainder or not 1 <= count <= codec.MAX_DIMENSION:
+        return None
+    vector: FloatArray = np.frombuffer(value, dtype.item, count, start)
+    if dtype.converted:
+        vector = vector.astype(np.float32)
+        if dtype.scaled:
+            vector *= np.float32(_SCALE.unpack_from(value, head.vector_offset)[0])
+    return vector if _is_finite(vector) else None
+
+
+def _is_finite(vector: FloatArray) -> bool:
+    # A dot product is finite only if every component is, and takes a third of the time; large numbers overflow it.
+    return math.isfinite(np.dot(vector, vector)) or bool(np.isfinite(vector).all())
+
+
+# ------------------------------------------------------------------------------------------------ into values
+
+
+class PackedEntries(NamedTuple):
+    """Entries ready to be written, as columns: keys, values, and when each expires in Unix milliseconds or None."""
+
+    keys: list[str]
+    values: list[bytes]
+    expires_at: list[int | None]
+    inserted_at: list[float]
+
+
+def pack_columns(space: Keyspace, columns: EntryColumns, first_row: int) -> PackedEntries:
+    """The entries as they are stored in a cache, under its own keys.
+
+    Args:
+        space: The cache.
+        columns: The entries, as a file gave them: nothing is taken for granted but the types.
+        first_row: Number of the first of them in the file.
+
+    Raises:
+        TransferError: One of them cannot be stored, or is not what the file says; it names the row.
+    """
+    packed = PackedEntries([], [], [], [])
+    vectors = _stored_vectors(columns, first_row)
+    for row, (vector, entry) in enumerate(zip(vectors, columns.rows(), strict=True), first_row):
+        entry_id, text, model_name, _, dtype, _, metadata, inserted_at, ttl, expires_at = entry
+        try:
+            encoded, suffix = encode_text(text), _model_suffix(model_name)
+            identity = encoded + suffix
+            key = space.key(identity)
+            if not key.endswith(entry_id) or len(entry_id) != _ID_DIGITS:
+                raise TransferError("the entry id is not that of the text and the model", row=row)
+            tag = codec.tag_prefix(len(encoded), len(suffix) - 1, isinstance(text, bytes)) + identity
+            rest = codec.pack_rest(_time(inserted_at, "inserted_at"), _packed_metadata(metadata))
+            seconds = None if ttl is None else _seconds(ttl)
+            expiry = None if expires_at is None else round(_time(expires_at, "expires_at") * 1000)
+        except InvalidInputError as error:
+            raise TransferError(str(error), row=row) from error
+        packed.keys.append(key)
+        packed.values.append(codec.encode(tag, vector, codec.stored_dtype(dtype), seconds, rest))
+        packed.expires_at.append(expiry)
+        packed.inserted_at.append(inserted_at)
+    return packed
+
+
+@lru_cache(maxsize=1024)  # a cache has few TTLs, and checking one takes as long as all else of its entry
+def _seconds(ttl: int) -> int:
+    return check_ttl(ttl)
+
+
+def _packed_metadata(text: str | None) -> bytes:
+    if text is None:
+        return pack_metadata(None)
+    try:
+        return pack_metadata(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError("the metadata is not JSON") from error
+
+
+def _time(seconds: float, name: str) -> float:
+    if not _is_time(seconds):
+        raise InvalidInputError(f"{name} is {seconds}, which is not a time in Unix seconds")
+    return seconds
+
+
+def _is_time(seconds: float) -> bool:
+    return 0 <= seconds * 1000 <= _LAST_MILLISECOND
+
+
+def _stored_vectors(columns: EntryColumns, first_row: int) -> list[codec.Buffer]:
+    """Each vector as it is stored, converted in one matrix per dtype and dimension."""
+    alike: dict[tuple[str, int], list[int]] = {}
+    for index, (name, vector) in enumerate(zip(columns.dtypes, columns.vectors, strict=True)):
+        if not 1 <= len(vector) <= codec.MAX_DIMENSION:
+            raise TransferError(
+                f"the vector has {len(vector):,} components; it may have 1 to {codec.MAX_DIMENSION:,}",
+                row=first_row + index,
+            )
+        alike.setdefault((name, len(vector)), []).append(index)
+    stored: list[codec.Buffer] = [b""] * len(columns)
+    for (name, _), indexes in alike.items():
+        try:
+            dtype = codec.stored_dtype(name)
+        except InvalidInputError as error:
+            raise TransferError(str(error), row=first_row + indexes[0]) from error
+        matrix = np.stack([columns.vectors[index] for index in indexes])
+        if dtype.scaled:
+            found = _codes(matrix, [columns.scales[index] for index in indexes])
+        else:
+            found = codec.encode_vectors(matrix, dtype)
+        for index, packed in zip(indexes, found, strict=True):
+            if packed is None:
+                raise TransferError(_unfit(dtype), row=first_row + index)
+            stored[index] = packed
+    return stored
+
+
+def _unfit(dtype: codec.StoredDtype) -> str:
+    if dtype.scaled:
+        return "the vector is not made of whole multiples of its scale, or holds NaN or infinity"
+    return f"the vector holds NaN, infinity, or a number too large for {dtype.name}"
+
+
+def _codes(matrix: FloatArray, scales: Sequence[float | None]) -> list[codec.Buffer | None]:
+    """Each row of int8's vectors as a scale and codes, as it was stored; None where that does not give the row."""
+    found: list[codec.Buffer | None] = []
+    for row, given in zip(matrix, scales, strict=True):
+        scale = np.float32(math.nan if given is None else given)
+        codes = _multiples(row, scale)
+        found.append(None if codes is None else scale.tobytes() + codes.tobytes())
+    return found
+
+
+def _multiples(row: FloatArray, scale: np.float32) -> npt.NDArray[np.int8] | None:
+    """The whole numbers which, times the scale, are the row; None where there are none that int8 holds."""
+    if not np.isfinite(scale) or not np.isfinite(row).all():
+        return None
+    counted = np.rint(row / scale) if scale else np.zeros_like(row)
+    if np.abs(counted).max() > _LARGEST_CODE or counted.max() == _LARGEST_CODE:
+        return None
+    codes = counted.astype("<i1")
+    return codes if np.array_equal(codes.astype(np.float32) * scale, row) else None

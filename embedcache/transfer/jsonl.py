@@ -1,0 +1,223 @@
+"""Exports as JSON lines: one object to an entry, and the footer as the last line."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import orjson
+
+from embedcache.entry import FloatArray, Text
+from embedcache.errors import TransferError
+from embedcache.transfer.columns import EntryColumns
+from embedcache.transfer.footer import NOT_AN_EXPORT, Footer, footer_from_json
+from embedcache.transfer.whole_files import Draft
+
+_FOOTER_KEY: Final = "embedcache_export"
+_FOOTER_START: Final = f'{{"{_FOOTER_KEY}":'.encode()
+_MAX_LINE_BYTES: Final = 128 * 1024 * 1024
+"""Over the longest that an entry can take: text and metadata with each character escaped, and 65,536 numbers."""
+_MAX_FOOTER_BYTES: Final = 16 * 1024 * 1024
+_BATCH_BYTES: Final = 8 * 1024 * 1024
+_TAIL_BYTES: Final = 4096
+
+_FIELDS: Final = (
+    ("entry_id", (str,)),
+    ("model_name", (str,)),
+    ("dimension", (int,)),
+    ("dtype", (str,)),
+    ("scale", (float, int, type(None))),
+    ("metadata", (dict, type(None))),
+    ("inserted_at", (float, int)),
+    ("ttl", (int, type(None))),
+    ("expires_at", (float, int, type(None))),
+    ("vector", (list,)),
+)
+_TEXT_FIELDS: Final = ("text", "text_base64")
+_NUMBERS: Final = {float, int}
+
+_ODD_FLOAT32: Final = 0x15AE43FD
+"""The one float32 (7.038531e-26) whose shortest text, read as a float64 and then made float32, gives another. All two
+billion were tried."""
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+class JSONLWriter:
+    """Writes entries to a draft, a line each."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+
+    def write(self, columns: EntryColumns) -> None:
+        """Adds entries."""
+        for row in columns.rows():
+            self._draft.file.write(_line(*row))
+
+    def finish(self, footer: Footer) -> None:
+        """Writes the footer; the draft is a whole file then."""
+        self._draft.file.write(_FOOTER_START + orjson.dumps(footer.to_json()) + b"}\n")
+
+    def close(self) -> None:
+        """Nothing: the draft is all there is."""
+
+
+def _line(
+    entry_id: str,
+    text: Text,
+    model_name: str,
+    vector: FloatArray,
+    dtype: str,
+    scale: float | None,
+    metadata: str | None,
+    inserted_at: float,
+    ttl: int | None,
+    expires_at: float | None,
+) -> bytes:
+    shown = {"text": text} if isinstance(text, str) else {"text_base64": base64.b64encode(text).decode()}
+    entry = {
+        "entry_id": entry_id,
+        **shown,
+        "model_name": model_name,
+        "dimension": len(vector),
+        "dtype": dtype,
+        "scale": scale,
+        "metadata": None if metadata is None else orjson.Fragment(metadata),
+        "inserted_at": inserted_at,
+        "ttl": ttl,
+        "expires_at": expires_at,
+        "vector": _writable(vector),  # last, so that a person sees the rest
+    }
+    return orjson.dumps(entry, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+
+
+def _writable(vector: FloatArray) -> FloatArray:
+    """The vector as numbers whose shortest text gives them back."""
+    if vector.dtype == np.float32 and ((vector.view(np.uint32) & 0x7FFFFFFF) == _ODD_FLOAT32).any():
+        return vector.astype(np.float64)
+    return vector
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def read_footer(file: BinaryIO) -> Footer:
+    """The footer of a JSON lines file, from its end.
+
+    Raises:
+        TransferError: It has none.
+    """
+    return footer_from_json(_footer_line(file)[len(_FOOTER_START) : -2])
+
+
+def read_entries(file: BinaryIO, rows_at_once: int) -> Iterator[EntryColumns]:
+    """A file's entries, in order, at most so many at once.
+
+    Raises:
+        TransferError: It is cut off, not an export, or a row holds what no export wrote.
+    """
+    entries = read_footer(file).entries
+    file.seek(0)
+    row = 1
+    while row <= entries:
+        lines = _read_lines(file, min(rows_at_once, entries + 1 - row), row)
+        yield _from_lines(lines, row)
+        row += len(lines)
+    if not file.readline(len(_FOOTER_START)).startswith(_FOOTER_START):
+        raise TransferError(f"the file says that it has {entries:,} rows, and there is another", row=row)
+
+
+def _footer_line(file: BinaryIO) -> bytes:
+    end = file.seek(0, io.SEEK_END)
+    size = _TAIL_BYTES
+    while True:
+        start = max(end - size, 0)
+        file.seek(start)
+        tail = file.read(end - start)
+        found = tail.rfind(b"\n", 0, len(tail) - 1)
+        if found >= 0 or start == 0 or size > _MAX_FOOTER_BYTES:
+            break
+        size *= 4
+    line = tail[found + 1 :]
+    if not line.startswith(_FOOTER_START) or not line.endswith(b"}\n"):
+        raise TransferError(NOT_AN_EXPORT)
+    return line
+
+
+def _read_lines(file: BinaryIO, count: int, first_row: int) -> list[bytes]:
+    lines: list[bytes] = []
+    size = 0
+    while len(lines) < count and size < _BATCH_BYTES:
+        line = file.readline(_MAX_LINE_BYTES)
+        if not line.endswith(b"\n") or line.startswith(_FOOTER_START):
+            raise TransferError(
+                "the file ends before this row, or the row is too long",
+                row=first_row + len(lines),
+            )
+        lines.append(line)
+        size += len(line)
+    return lines
+
+
+def _from_lines(lines: list[bytes], first_row: int) -> EntryColumns:
+    columns = EntryColumns()
+    for row, line in enumerate(lines, first_row):
+        entry = _parsed(line, row)
+        columns.entry_ids.append(entry["entry_id"])
+        columns.texts.append(_text(entry, row))
+        columns.model_names.append(entry["model_name"])
+        columns.vectors.append(_vector(entry, row))
+        columns.dtypes.append(entry["dtype"])
+        columns.scales.append(entry["scale"])
+        metadata = entry["metadata"]
+        columns.metadata.append(None if metadata is None else orjson.dumps(metadata).decode())
+        columns.inserted_at.append(float(entry["inserted_at"]))
+        columns.ttls.append(entry["ttl"])
+        columns.expires_at.append(entry["expires_at"])
+    return columns
+
+
+def _parsed(line: bytes, row: int) -> dict[str, Any]:
+    try:
+        entry = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise TransferError("it is not a line of JSON (which knows neither NaN nor infinity)", row=row) from error
+    if not isinstance(entry, dict):
+        raise TransferError("it is not a JSON object", row=row)
+    for name, kinds in _FIELDS:
+        if name not in entry:
+            raise TransferError(f"{name} is missing", row=row)
+        if type(entry[name]) not in kinds:  # a bool is an int to isinstance
+            raise TransferError(f"{name} is a {type(entry[name]).__name__}, which no export writes", row=row)
+    return entry
+
+
+def _text(entry: dict[str, Any], row: int) -> Text:
+    given = [name for name in _TEXT_FIELDS if name in entry]
+    if len(given) != 1 or not isinstance(entry[given[0]], str):
+        raise TransferError("an entry has a text or a text_base64, and not both", row=row)
+    text: str = entry[given[0]]
+    if given == ["text"]:
+        return text
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise TransferError("its text_base64 is not base64", row=row) from error
+
+
+def _vector(entry: dict[str, Any], row: int) -> FloatArray:
+    numbers = entry["vector"]
+    if len(numbers) != entry["dimension"]:
+        raise TransferError(
+            f"the vector has {len(numbers):,} components, and its dimension is {entry['dimension']:,}", row=row
+        )
+    if not set(map(type, numbers)) <= _NUMBERS:  # numpy would make numbers of texts and of true
+        raise TransferError("the vector holds something that is not a number", row=row)
+    vector: FloatArray = np.fromiter(numbers, np.float64, len(numbers))
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused where vectors are packed
+        return vector if entry["dtype"] == "float64" else vector.astype(np.float32)

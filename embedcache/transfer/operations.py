@@ -1,0 +1,136 @@
+"""The round trips of an export and of a restore: values read as they are, and written as they were.
+
+Operations, as in `embedcache.operations`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+from embedcache.errors import ServerReplyError
+from embedcache.operations import Command, Operation, ServerAbilities, checked_all, run_script
+from embedcache.scanning import heads
+from embedcache.scripts import Script
+from embedcache.transfer.columns import PackedEntries
+
+OnConflict = Literal["skip", "overwrite", "newer"]
+
+_NO_EXPIRY: Final = -1  # the server's own codes
+NO_KEY: Final = -2
+
+_READ_TTLS: Final = Script(
+    """
+local left = {}
+for i = 1, #KEYS do left[i] = redis.call('PTTL', KEYS[i]) end
+return left
+""",
+    reads_only=True,
+)
+"""KEYS: any. Returns what PTTL says of each. A thousand commands for it cost four times what reading values does."""
+
+_WRITE_AS_IT_WAS: Final = Script("""
+local written = 0
+for i = 1, #KEYS do
+  local command = {'SET', KEYS[i], ARGV[3 * i - 2]}
+  if ARGV[3 * i - 1] ~= '0' then command[4], command[5] = 'PXAT', ARGV[3 * i - 1] end
+  if ARGV[3 * i] == '1' then table.insert(command, 'NX') end
+  if redis.call(unpack(command)) then written = written + 1 end
+end
+return written
+""")
+"""KEYS: entries; ARGV: for each its value, when it expires in Unix milliseconds or 0, and 1 to write it only where
+there is none. Returns how many were written. A thousand commands cost the client twice as much."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundValues:
+    """What the server holds under some keys.
+
+    Attributes:
+        keys: Those.
+        values: The value under each, or None.
+        milliseconds: Left of each; below 0 it does not expire, or is `NO_KEY`.
+        now: The server's Unix seconds.
+    """
+
+    keys: Sequence[str]
+    values: list[bytes | None]
+    milliseconds: list[int]
+    now: float
+
+
+def read_values(able: ServerAbilities, keys: Sequence[str]) -> Operation[FoundValues]:
+    """What is under these keys. No TTL is restarted."""
+    values, now = yield [("MGET", *keys), ("TIME",)]
+    if isinstance(values, ServerReplyError):
+        raise values
+    milliseconds = yield from run_script(able, _READ_TTLS, keys)
+    if milliseconds is None:
+        milliseconds = yield from checked_all(*[("PTTL", key) for key in keys])
+    # The value may expire between the two.
+    left = [
+        NO_KEY if value is None and each != _NO_EXPIRY else each
+        for value, each in zip(values, milliseconds, strict=True)
+    ]
+    return FoundValues(keys, values, left, _unix_seconds(now))
+
+
+def _unix_seconds(reply: object) -> float:
+    """The server's clock, or this machine's where an ACL forbids TIME."""
+    if isinstance(reply, ServerReplyError):
+        return time.time()
+    seconds, microseconds = cast("tuple[int, int]", reply)
+    return int(seconds) + int(microseconds) / 1e6
+
+
+def write_entries(able: ServerAbilities, packed: PackedEntries, on_conflict: OnConflict) -> Operation[tuple[int, int]]:
+    """Writes entries that have not expired; returns how many had, and how many were written.
+
+    Args:
+        able: What the server has not refused so far.
+        packed: The entries.
+        on_conflict: ``skip`` writes only where there is none, ``overwrite`` everywhere, ``newer`` also where the one
+            that is there was inserted before.
+    """
+    (reply,) = yield [("TIME",)]
+    now = _unix_seconds(reply) * 1000
+    due = [index for index, expiry in enumerate(packed.expires_at) if expiry is None or expiry > now]
+    older: set[int] = set()
+    if on_conflict == "newer":
+        found = yield from heads(able, [packed.keys[index] for index in due])
+        older = {
+            index
+            for index, (head, size) in zip(due, found, strict=True)
+            if size and (head is None or head.inserted_at < packed.inserted_at[index])
+        }
+    # What is there and not older is left alone, as is what comes there meanwhile.
+    keep = [on_conflict != "overwrite" and index not in older for index in due]
+    written = yield from _write_due(able, packed, due, keep)
+    return len(packed.keys) - len(due), written
+
+
+def _write_due(able: ServerAbilities, packed: PackedEntries, due: list[int], keep: list[bool]) -> Operation[int]:
+    """Writes those entries, each with its expiry in one command; returns how many were written.
+
+    Those to be kept are written only where there is none.
+    """
+    if not due:
+        return 0
+    args: list[bytes | int] = []
+    for index, kept in zip(due, keep, strict=True):
+        args += (packed.values[index], packed.expires_at[index] or 0, int(kept))
+    written = yield from run_script(able, _WRITE_AS_IT_WAS, [packed.keys[index] for index in due], args)
+    if written is None:
+        sets = [_set(packed, index, keep=kept) for index, kept in zip(due, keep, strict=True)]
+        written = sum(reply is not None for reply in (yield from checked_all(*sets)))
+    return int(written)
+
+
+def _set(packed: PackedEntries, index: int, *, keep: bool) -> Command:
+    """What the script `_WRITE_AS_IT_WAS` does for one entry, where scripts are refused."""
+    command: Command = ("SET", packed.keys[index], packed.values[index])
+    expiry = packed.expires_at[index]
+    return (*command, *(("NX",) if keep else ()), *(() if expiry is None else ("PXAT", expiry)))
