@@ -436,5 +436,5 @@ widgets.header("Hit rates", "How often the cache answers, how fast, what that sa
 models = _models()
 window, model, live = _choose(models)
 st.fragment(_show, run_every=window.refresh_seconds if live else None)(window, model)
-with widgets.errors_as_sentences():
+with widgets.errors_as_sentences(), st.expander("Token prices", icon=":material/payments:", key="prices"):
     prices.price_editor(session.cache_name(), models)

@@ -50,16 +50,17 @@ def launch(playwright: Playwright) -> Browser:
 
 
 @contextlib.contextmanager
-def dashboard(url: str, log: Path) -> Iterator[str]:
+def dashboard(url: str, log: Path, script: Path = ROOT / "dashboard.py") -> Iterator[str]:
     """Runs the dashboard on a free port; gives its address.
 
     Args:
         url: What `EMBEDCACHE_URL` is set to.
         log: A file for what it prints.
+        script: What to run in its place.
     """
     port = _free_port()
     options = ["--server.headless=true", "--server.fileWatcherType=none", f"--server.port={port}"]
-    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "dashboard.py"), *options]
+    command = [sys.executable, "-m", "streamlit", "run", str(script), *options]
     with (
         log.open("wb") as output,
         subprocess.Popen(

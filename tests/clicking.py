@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import streamlit as st
-from streamlit.testing.v1 import AppTest
+from streamlit.runtime.pages_manager import PagesManager
+from streamlit.testing.v1 import AppTest, app_test
 
 ROOT = Path(__file__).parent.parent
+PATIENCE_SECONDS = 120.0  # for a model that is loaded on a busy machine
 HOSTILE = "<script>alert(1)</script> **bold** [x](http://e.vil) ` `` :red[r] $x^2$ :material/home: \x1b[31m"
+
+
+class NavigatedPagesManager(PagesManager):
+    """Pages as a server knows them that has run `app.py` once.
+
+    AppTest begins each run as a new process would, which runs a page's file alone before it learns of `app.py`.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        PagesManager.uses_pages_directory = False
+        super().__init__(*arguments, **options)
+
+
+app_test.PagesManager = NavigatedPagesManager
 
 
 @contextlib.contextmanager
@@ -53,3 +71,19 @@ def words(app: AppTest) -> str:
 def look_up(app: AppTest, text: str) -> AppTest:
     app.text_area(key="lookup_text").set_value(text)
     return press(app, "Look up")
+
+
+def finish(app: AppTest) -> AppTest:
+    """Runs the page until no long work is under way on it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while any(button.label in {"Cancel", "Cancelling"} for button in app.button):
+        assert time.monotonic() < deadline, words(app)
+        time.sleep(0.05)
+        app.run()
+    assert not app.exception
+    return app
+
+
+def embed(app: AppTest, text: str) -> AppTest:
+    app.text_area(key="embed_text").set_value(text)
+    return finish(press(app, "Embed"))

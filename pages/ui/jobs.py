@@ -42,12 +42,14 @@ class Progress:
         done: How many of `total` are done.
         total: How many there are, or None while that is not known.
         note: What it is at, in a few words.
+        since: When it began on this total, by `time.monotonic`: what was loaded or looked for before is no measure.
     """
 
     def __init__(self) -> None:
         self.done = 0
         self.total: int | None = None
         self.note = ""
+        self.since = time.monotonic()
         self._cancelled = threading.Event()
 
     def tell(self, done: int, total: int | None = None, note: str | None = None) -> None:
@@ -56,8 +58,9 @@ class Progress:
         Raises:
             JobCancelledError: Somebody cancelled the job; the work is to clean up and let this pass.
         """
+        if total is not None and total != self.total:
+            self.total, self.since = total, time.monotonic()
         self.done = done
-        self.total = self.total if total is None else total
         self.note = self.note if note is None else note
         self.check()
 
@@ -143,8 +146,9 @@ class Job(Generic[R]):
 
     @property
     def rate(self) -> float:
-        """What is done per second, on average."""
-        return self.progress.done / self.seconds if self.seconds > 0 else 0.0
+        """What is done per second, on average since the total is known."""
+        seconds = (self._ended or time.monotonic()) - self.progress.since
+        return self.progress.done / seconds if seconds > 0 else 0.0
 
     @property
     def remaining_seconds(self) -> float | None:

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import streamlit as st
 
 from embedcache import EmbedcacheError
-from pages.ui import widgets, wording
+from pages.ui import failures, session, widgets, wording
 from pages.ui.jobs import Job, Jobs, Progress
 
 R = TypeVar("R")
@@ -26,6 +26,7 @@ R = TypeVar("R")
 SHARED: Final = "everybody"
 """Owner of jobs whose result is the same for all users."""
 _OWNER_KEY: Final = "owner"
+_TOKEN_KEY: Final = "owner_token"  # noqa: S105 - not a secret, only new each time
 _POLL_SECONDS: Final = 0.5
 
 
@@ -36,8 +37,10 @@ def jobs() -> Jobs:
 
 
 def owner() -> str:
-    """A name for this user's jobs that nobody else has."""
-    return str(st.session_state.setdefault(_OWNER_KEY, secrets.token_hex(8)))
+    """A name for this user's jobs on the server that they work with, which nobody else has."""
+    token = st.session_state.setdefault(_TOKEN_KEY, secrets.token_hex(8))
+    st.session_state[_OWNER_KEY] = f"{token} on {session.server_key()}"
+    return str(st.session_state[_OWNER_KEY])
 
 
 def start(name: str, work: Callable[[Progress], R], *, shared: bool = False) -> Job[R]:
@@ -80,10 +83,7 @@ def _show_failure(job: Job[Any], error: Exception) -> None:
     if isinstance(error, EmbedcacheError):
         widgets.show_error(error)
         return
-    st.error(
-        f"**This did not work, and that is our mistake.** The log says more under the reference `{job.reference}`.",
-        icon=":material/error:",
-    )
+    st.error(failures.unexpected(job.reference), icon=":material/error:")
 
 
 @st.fragment(run_every=_POLL_SECONDS)

@@ -8,7 +8,7 @@ from typing import Final
 import streamlit as st
 
 from embedcache import EmbedcacheError
-from pages.ui import session, stats_frames, widgets, wording
+from pages.ui import failures, session, stats_frames, widgets, wording
 
 MAX_PRICE: Final = 1_000_000.0
 _MODEL_KEY: Final = "price_model"
@@ -16,7 +16,7 @@ _PRICE_KEY: Final = "price_of_tokens"
 
 
 def price_editor(name: str, models: Sequence[str]) -> None:
-    """Sets and removes prices of one cache.
+    """Shows, sets and removes prices of one cache.
 
     Args:
         name: The cache.
@@ -26,28 +26,27 @@ def price_editor(name: str, models: Sequence[str]) -> None:
         EmbedcacheError: The server does not tell the prices.
     """
     prices = session.open_cache(name, refresh_ttl=False).token_prices()
-    with st.expander("Token prices", icon=":material/payments:", key="prices"):
-        widgets.show_notice()
-        st.caption(
-            "With a price per 1,000 tokens, this page reckons what the hits of a model saved. The currency is yours to "
-            "choose; use one for all models. Tokens are as the vectorizer counts or estimates them. A price holds for "
-            "all who use this cache, and for the past as well."
+    widgets.show_notice()
+    st.caption(
+        "With a price per 1,000 tokens, the page Hit rates reckons what the hits of a model saved. The currency is "
+        "yours to choose; use one for all models. Tokens are as the vectorizer counts or estimates them. A price holds "
+        "for all who use this cache, and for the past as well."
+    )
+    form, table = st.columns(2, gap="large")
+    with form:
+        _edit(name, sorted({*models, *prices}))
+    if prices:
+        table.dataframe(
+            stats_frames.prices_frame(prices),
+            hide_index=True,
+            column_config={
+                "model": st.column_config.TextColumn("Model"),
+                "price": st.column_config.NumberColumn("Per 1,000 tokens", format="%.6g", width=130),
+            },
+            key="price_table",
         )
-        form, table = st.columns(2, gap="large")
-        with form:
-            _edit(name, sorted({*models, *prices}))
-        if prices:
-            table.dataframe(
-                stats_frames.prices_frame(prices),
-                hide_index=True,
-                column_config={
-                    "model": st.column_config.TextColumn("Model"),
-                    "price": st.column_config.NumberColumn("Per 1,000 tokens", format="%.6g", width=130),
-                },
-                key="price_table",
-            )
-        else:
-            table.caption("No model has a price yet.")
+    else:
+        table.caption("No model has a price yet.")
 
 
 def _edit(name: str, models: Sequence[str]) -> None:
@@ -72,9 +71,13 @@ def _edit(name: str, models: Sequence[str]) -> None:
             key=_PRICE_KEY,
         )
         with st.container(horizontal=True):
+            why = session.why_read_only()
             # Callbacks, so that what the page fetches next is reckoned with the new price.
-            st.form_submit_button("Set price", icon=":material/payments:", on_click=_set, args=(name,))
-            st.form_submit_button("Remove price", icon=":material/delete:", on_click=_remove, args=(name,))
+            for label, icon, act in (
+                ("Set price", ":material/payments:", _set),
+                ("Remove price", ":material/delete:", _remove),
+            ):
+                st.form_submit_button(label, icon=icon, on_click=act, args=(name,), disabled=why is not None, help=why)
 
 
 def _set(name: str) -> None:
@@ -96,8 +99,8 @@ def _change(name: str, price: float | None, done: str) -> None:
         widgets.leave_notice("error", "There is no model here yet. Choose the model whose price this is.")
         return
     try:
-        session.open_cache(name, refresh_ttl=False).set_token_price(model, price)
+        session.open_cache(name).set_token_price(model, price)
     except EmbedcacheError as error:
-        widgets.leave_notice("error", widgets.sentence(error))
+        widgets.leave_notice("error", failures.sentence(error))
         return
     widgets.leave_notice("success", done.format(model=wording.code_span(model, 80)))

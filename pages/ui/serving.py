@@ -7,7 +7,6 @@ machine alone, unless the server is told to listen elsewhere. Neither starts an 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -24,8 +23,10 @@ from starlette.routing import Route
 from embedcache import EmbedcacheError, InvalidInputError, inspector
 from embedcache.connection import RedisConnection
 from embedcache.integrations.prometheus import ProcessCollector, SharedCollector
+from pages.ui import configuration
+from pages.ui.known_names import KnownNames
 
-_NAMES_SECONDS: Final = 15.0
+_NAMES_PATIENCE: Final = 5.0
 # Whoever asks asks again soon: better a wrong "unavailable" than an answer that comes too late to be read.
 _PATIENCE: Final = {"socket_connect_timeout": 0.5, "socket_timeout": 1.0}
 
@@ -59,32 +60,43 @@ async def close_at_end(app: object) -> AsyncIterator[None]:  # noqa: ARG001 - St
     await run_in_threadpool(_close)
 
 
+def say_unexpected(error: Exception) -> bool:
+    """What Streamlit calls for whatever a callback or a fragment raises, so that no page shows a traceback."""
+    from pages.ui import failures  # as below
+
+    return failures.show_unexpected(error)
+
+
 def _close() -> None:
     from pages.ui import session  # its decorators want Streamlit's runtime, which is made after these routes
 
     for cache in session.opened_caches():
         cache.close()
     if _opened.cache_info().currsize:
-        _connection(session.server_url()).close()
+        _connection(configuration.default_url()).close()
 
 
 def _round_trip() -> float:
-    from pages.ui import session  # as above
-
-    return inspector.ping(_connection(session.server_url()))
+    return inspector.ping(_connection(configuration.default_url()))
 
 
 def _exposition(encode: Callable[[Collector], bytes]) -> bytes:
     from pages.ui import session  # as above
 
     try:
-        connection = _connection(session.server_url())
+        connection = _connection(configuration.default_url())
     except InvalidInputError:  # an address that cannot be read
         connection = None
     registry = CollectorRegistry()
-    registry.register(ProcessCollector(*session.opened_caches()))
-    registry.register(SharedCollector.over(connection, _known.names(connection) or [session.DEFAULT_CACHE]))
+    # Of the default server alone: which servers users added, and what is on them, is theirs.
+    ours = [each for each in session.opened_caches() if connection and each.connection.address == connection.address]
+    registry.register(ProcessCollector(*ours))
+    registry.register(SharedCollector.over(connection, _names(connection) or [session.DEFAULT_CACHE]))
     return encode(registry)
+
+
+def _names(connection: RedisConnection | None) -> tuple[str, ...]:
+    return () if connection is None else _known.names(connection, _NAMES_PATIENCE)
 
 
 def _connection(url: str) -> RedisConnection:
@@ -98,26 +110,4 @@ def _opened(url: str) -> RedisConnection:
 
 
 _opening: Final = threading.Lock()
-
-
-class _KnownNames:
-    """The caches on the server. Looking for them walks over its keys, so what was found is good for a while."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._names: tuple[str, ...] = ()
-        self._good_until = 0.0
-
-    def names(self, connection: RedisConnection | None) -> tuple[str, ...]:
-        """Those found now or a short while ago; those found last, where the server does not answer."""
-        with self._lock:
-            if connection is not None and time.monotonic() >= self._good_until:
-                try:
-                    self._names = inspector.find_names(connection)
-                    self._good_until = time.monotonic() + _NAMES_SECONDS
-                except EmbedcacheError:
-                    pass  # `embedcache_up` says so, for each name
-            return self._names
-
-
-_known: Final = _KnownNames()
+_known: Final = KnownNames("metrics")

@@ -1,13 +1,12 @@
 """What a session works with: the server, the caches on it, the chosen cache, the model.
 
 Objects in `st.cache_resource` are shared by all sessions and hold nothing of a user's. What belongs to one user (the
-chosen cache, what was typed) is in `st.session_state`.
+chosen server and cache, what was typed) is in `st.session_state`.
 """
 
 from __future__ import annotations
 
-import copy
-import os
+import hashlib
 import threading
 import time
 from dataclasses import dataclass
@@ -18,14 +17,18 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import streamlit as st
 
 from embedcache import EmbedcacheError, EmbeddingsCache, HFTextVectorizer, inspector
-from embedcache.connection import EMBEDDED_URL, URL_VARIABLE, mask_password
 from embedcache.errors import ServerReplyError
-from embedcache.inspector import CacheSummary, ServerInfo, Survey
+from embedcache.inspector import ServerInfo
+from pages.ui import access, connections
+from pages.ui.index_shelf import IndexShelf
+from pages.ui.known_names import KnownNames
 
 DEFAULT_CACHE: Final = "embedcache"
 CACHE_KEY: Final = "chosen_cache"
 _SERVER_KEY: Final = "server"
-_SURVEY_SECONDS: Final = 20.0
+_MODELS_SECONDS: Final = 60.0
+_SAMPLED_KEYS: Final = 3_000  # for models that nobody ever asked for: under a tenth of a second
+_NAMES_PATIENCE: Final = 0.3
 
 _opened: Final[WeakSet[EmbeddingsCache]] = WeakSet()  # `st.cache_resource` does not tell what it holds
 _opening: Final = threading.Lock()
@@ -38,35 +41,73 @@ class Server:
     Attributes:
         address: Where it is, without a password.
         info: Its identity and health, or None where it does not answer or does not tell.
-        survey: The caches on it, or None where it does not answer or does not tell.
         error: Why it does not answer, or None where it does.
-        refusal: Why it does not tell, though it answers: an ACL may forbid INFO or SCAN, and a cache works without.
+        refusal: Why it does not tell, though it answers: an ACL may forbid INFO, and a cache works without.
         since: When it was first found not to answer, in Unix seconds, or None.
     """
 
     address: str
     info: ServerInfo | None = None
-    survey: Survey | None = None
     error: EmbedcacheError | None = None
     refusal: ServerReplyError | None = None
     since: float | None = None
-
-    def summary(self, name: str) -> CacheSummary:
-        """A cache as the survey found it; one with no entries where there is none of that name."""
-        found = self.survey.caches if self.survey else ()
-        return next((cache for cache in found if cache.name == name), CacheSummary(name, 0, {}, 0))
 
 
 # ------------------------------------------------------------------------------------------------ server and caches
 
 
 def server_url() -> str:
-    """The server's URL, password and all: for opening it, never for showing it."""
-    return os.environ.get(URL_VARIABLE) or EMBEDDED_URL
+    """The URL of the server that this user works with, password and all: for opening it, never for showing it."""
+    return connections.chosen().url
+
+
+def server_key() -> str:
+    """Names the server that this user works with, for keys: the same for the same URL, and nothing of it in it."""
+    return _key_of(server_url())
+
+
+def _key_of(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def switch_server(name: str) -> None:
+    """Has this user work with another server of `connections.listed`, and with a cache that is there.
+
+    What was typed stays; what was found on the server before is forgotten.
+    """
+    connections.choose(name)
+    st.session_state.pop(CACHE_KEY, None)
+    names = _names_on_server()
+    if names and DEFAULT_CACHE not in names:
+        st.session_state[CACHE_KEY] = names[0]
+
+
+def remove_server(name: str) -> None:
+    """Takes a server that this user added off their list; where they worked with it, with the default from now on."""
+    if connections.chosen().name == name:
+        switch_server(connections.DEFAULT)
+    connections.remove(name)
+
+
+def actor() -> str:
+    """What the audit log calls this user."""
+    return access.actor()
+
+
+def may_write() -> bool:
+    """Whether this user can change things now; else `why_read_only` says why not."""
+    return access.may_write()
+
+
+def why_read_only() -> str | None:
+    """Why this user cannot change anything now, as a sentence for a tooltip; None where they can."""
+    return access.why_read_only()
 
 
 def open_cache(name: str, *, refresh_ttl: bool = True) -> EmbeddingsCache:
-    """The cache of this name, shared by all sessions.
+    """The cache of this name on this user's server; all who may do the same with it share it.
+
+    For a user who may not write, and for looking, it is one that the data layer keeps from writing whatever is called.
 
     Args:
         name: The cache's name.
@@ -75,14 +116,15 @@ def open_cache(name: str, *, refresh_ttl: bool = True) -> EmbeddingsCache:
 
     Raises:
         InvalidInputError: The name or the server's URL cannot be used.
+        NotAdmittedError: This user is not logged in.
     """
-    return _open(server_url(), name, refresh_ttl)
+    return _open(server_url(), name, writes=may_write() and refresh_ttl)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False, on_release=EmbeddingsCache.close)
-def _open(url: str, name: str, refresh_ttl: bool) -> EmbeddingsCache:
+def _open(url: str, name: str, *, writes: bool) -> EmbeddingsCache:
     # What a person looks at is no demand: it counts neither for an entry's life nor for the hit rate.
-    opened = EmbeddingsCache(name, redis_url=url, refresh_ttl=refresh_ttl, stats=refresh_ttl)
+    opened = EmbeddingsCache(name, redis_url=url, read_only=not writes)
     with _opening:
         _opened.add(opened)
     return opened
@@ -95,23 +137,23 @@ def opened_caches() -> list[EmbeddingsCache]:
 
 
 def look_at_server() -> Server:
-    """Asks the server how it is and what is on it, once per run; pages read the answer from `server`."""
+    """Asks the server how it is, once per run; pages read the answer from `server`."""
     url = server_url()
     try:
-        found = _found(url)
+        found = _found()
         _down_since().pop(url, None)
     except EmbedcacheError as error:
         count_again()  # what comes back may hold other entries
-        found = Server(_masked(url), error=error, since=_down_since().setdefault(url, time.time()))
+        since = _down_since().setdefault(url, time.time())
+        found = Server(connections.masked(url), error=error, since=since)
     st.session_state[_SERVER_KEY] = found
     return found
 
 
-def _found(url: str) -> Server:
-    connection = open_cache(DEFAULT_CACHE).connection
+def _found() -> Server:
+    connection = open_cache(DEFAULT_CACHE, refresh_ttl=False).connection
     try:
-        survey = _survey(url)  # first, so that the round trip that is shown does not count connecting
-        return Server(connection.address, inspector.server_info(connection), survey)
+        return Server(connection.address, inspector.server_info(connection))
     except ServerReplyError as refusal:
         return Server(connection.address, refusal=refusal)
 
@@ -122,27 +164,55 @@ def server() -> Server:
     return found if isinstance(found, Server) else look_at_server()
 
 
-@st.cache_data(ttl=_SURVEY_SECONDS, max_entries=8, show_spinner="Counting entries")
-def _survey(url: str) -> Survey:
-    # Kept for a while, because each look walks over the server's keys; our own writes forget it.
-    return inspector.find_caches(_open(url, DEFAULT_CACHE, True).connection)
-
-
-def count_again() -> None:
-    """Makes the next look at the server count its entries anew."""
-    _survey.clear()
-
-
 @st.cache_resource(show_spinner=False)
 def _down_since() -> dict[str, float]:
     return {}
 
 
-def _masked(url: str) -> str:
+# ------------------------------------------------------------------------------------------------ what is on it
+
+
+def models(name: str) -> list[str]:
+    """Models of a cache, as far as they are quickly found: those it was asked for, and those of a few of its entries.
+
+    Raises:
+        EmbedcacheError: The server does not answer.
+    """
+    asked_for = open_cache(name, refresh_ttl=False).stats_by_model("all")
+    return sorted({*asked_for, *_sampled_models(server_url(), name)})
+
+
+@st.cache_data(ttl=_MODELS_SECONDS, max_entries=64, show_spinner=False)
+def _sampled_models(url: str, name: str) -> tuple[str, ...]:
+    sampled = inspector.find_caches(_open(url, DEFAULT_CACHE, writes=False).connection, max_keys=_SAMPLED_KEYS)
+    return tuple(model for cache in sampled.caches if cache.name == name for model in cache.models)
+
+
+def count_again() -> None:
+    """Makes the next look at the server find its caches and their models anew."""
+    _sampled_models.clear()
+    _known_names(server_url()).forget()
+    index_shelf().outdate(server_key())
+
+
+@st.cache_resource(show_spinner=False)
+def index_shelf() -> IndexShelf:
+    """The indexes of caches that are kept for all users; pages ask `pages.ui.indexes` for them."""
+    return IndexShelf()
+
+
+@st.cache_resource(max_entries=64, show_spinner=False, on_release=KnownNames.finish)
+def _known_names(url: str) -> KnownNames:
+    return KnownNames(_key_of(url))
+
+
+def _names_on_server() -> tuple[str, ...]:
+    url = server_url()
     try:
-        return mask_password(url)
-    except ValueError:
-        return url.partition("://")[0] + "://…"
+        connection = open_cache(DEFAULT_CACHE, refresh_ttl=False).connection
+    except EmbedcacheError:  # a URL that cannot be used; the page says so
+        return ()
+    return _known_names(url).names(connection, _NAMES_PATIENCE)
 
 
 # ------------------------------------------------------------------------------------------------ this user's
@@ -155,9 +225,8 @@ def cache_name() -> str:
 
 def cache_names() -> list[str]:
     """Names to choose from: the caches on the server, this user's choice, and the default."""
-    survey = server().survey
-    found = {cache.name for cache in survey.caches} if survey else set()
-    return sorted(found | {cache_name(), DEFAULT_CACHE})
+    found = _names_on_server() if server().error is None else ()
+    return sorted({*found, cache_name(), DEFAULT_CACHE})
 
 
 def zone() -> ZoneInfo:
@@ -181,14 +250,3 @@ def theme() -> str | None:
 def shared_model(model: str) -> HFTextVectorizer:
     """The model of this name, in memory once for all sessions, and loaded by none before it is needed."""
     return HFTextVectorizer(model)
-
-
-def vectorizer(model: str, cache: EmbeddingsCache) -> HFTextVectorizer:
-    """A vectorizer of the shared model over one user's cache.
-
-    A copy, because `.cache` is this user's and the shared object everyone's. Load the shared one first where texts are
-    missing, or the copy loads a model of its own.
-    """
-    mine = copy.copy(shared_model(model))
-    mine.cache = cache
-    return mine

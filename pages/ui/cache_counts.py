@@ -1,0 +1,84 @@
+"""How many entries each cache of a server has: counted in the background, once for all who work with that server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import streamlit as st
+
+from embedcache import walking
+from embedcache.connection import RedisConnection
+from embedcache.walking import KeyCounts
+from pages.ui import failures, longwork, session, stocktaking
+from pages.ui.jobs import Job, Progress
+
+GOOD_SECONDS: Final = 60.0
+_HEAD_PIXELS: Final = 38
+_ROW_PIXELS: Final = 35
+_MOST_ROWS: Final = 10
+_PATIENCE: Final = 0.3  # seconds; a bar that is gone at once says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCounts:
+    """The entries of a server's caches.
+
+    Attributes:
+        keys: How many each cache has, RedisVL's among them.
+        redisvl: How many of those are RedisVL's; only caches that have any.
+    """
+
+    keys: KeyCounts
+    redisvl: Mapping[str, int]
+
+
+def counted(*, again: bool = False) -> Job[CacheCounts]:
+    """The count of all caches of this user's server, running or done; one that is over is good for a minute.
+
+    Args:
+        again: Count anew, however good the last one is.
+
+    Raises:
+        EmbedcacheError: The server's URL cannot be used.
+    """
+    name = f"keys of {session.server_key()}"
+    job = longwork.find(name, shared=True)
+    if job is None or again or _is_over(job):
+        connection = session.open_cache(session.DEFAULT_CACHE, refresh_ttl=False).connection
+        job = longwork.start(name, lambda progress: _count(connection, progress), shared=True)
+    job.wait(_PATIENCE)
+    return job
+
+
+def _is_over(job: Job[CacheCounts]) -> bool:
+    # What failed because the server was away says nothing of one that is back.
+    return job.seconds_since_end > GOOD_SECONDS or (job.error is not None and failures.is_outage(job.error))
+
+
+def draw_table(counts: CacheCounts, *, key: str) -> None:
+    """Draws a row for each cache, most entries first, and how many are RedisVL's where any are.
+
+    Args:
+        counts: What was counted.
+        key: Names the table on its page.
+    """
+    st.dataframe(
+        stocktaking.caches_frame(counts.keys.by_cache, counts.redisvl),
+        hide_index=True,
+        height=_HEAD_PIXELS + _ROW_PIXELS * min(len(counts.keys.by_cache), _MOST_ROWS),
+        column_config={
+            "cache": st.column_config.TextColumn("Cache"),
+            "entries": st.column_config.NumberColumn("Entries", format="localized", width=90),
+            "redisvl": st.column_config.NumberColumn(
+                "RedisVL's", format="localized", width=90, help="How many of its entries RedisVL stored."
+            ),
+        },
+        key=key,
+    )
+
+
+def _count(connection: RedisConnection, progress: Progress) -> CacheCounts:
+    keys = walking.count_keys(connection, progress.tell)
+    return CacheCounts(keys, walking.count_redisvl(connection, lambda *_: progress.check()))
