@@ -1,61 +1,55 @@
-"""Lookup: one entry, by its text and model or by its key."""
+"""Lookup: entries by text and model or by key, why a text missed, and two entries compared."""
 
+import contextlib
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 
 import streamlit as st
 
-from embedcache import CacheEntry, EntrySummary, inspector
+from embedcache import CacheEntry, EmbedcacheError, EntrySummary, inspector
 from embedcache.explain import Explanation, Reason
 from embedcache.keyspace import split_key
 from embedcache.vectorizers import DEFAULT_MODEL
-from pages.ui import session, widgets, wording
+from pages.ui import comparison_view, entry_view, links, longwork, many_texts, nearest, session, widgets, wording
 from pages.ui.inputs import UnusableInputError
+from pages.ui.many_texts import Looked
+from pages.ui.queries import ManyTexts, Query
 
-WAYS = {"text": "By text", "key": "By key"}
+WAYS = {"text": "By text", "many": "Many texts", "key": "By key"}
 QUERY_KEY = "looked_up"
+OTHER_KEY = "compared_with"
+WHYS_KEY = "explained_misses"
+NEAREST_KEY = "nearest_to"
+NEAREST_JOB = "nearest texts"
+PATIENCE_SECONDS = 10.0  # about what loading the model takes on a slow machine
+LINKED = ("key", "with")
 MOST_SIMILAR = 5
 MAX_KEYS_SEARCHED = 20_000  # for what explains a miss: under a fifth of a second
-LINK_KEY = "linked_key"
 
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What this user looked up last, so that a rerun finds it again.
-
-    Attributes:
-        cache_name: The cache that is asked.
-        key: The entry's key.
-        text: The text, or None where the key was given.
-        model_name: The model, or None where the key was given.
-    """
-
-    cache_name: str
-    key: str
-    text: str | None = None
-    model_name: str | None = None
+Found = tuple[CacheEntry, EntrySummary]
 
 
 # -------------------------------------------------------------------------------------------------- controls
 
 
 def _follow_link() -> None:
-    """Takes a key from the page's address, once: from then on it is as if it had been typed."""
-    linked = st.query_params.get("key")
-    if not linked or st.session_state.get(LINK_KEY) == linked:
-        return
-    st.session_state[LINK_KEY] = linked
-    _take_key(linked)
+    """Takes a key from the page's address, and the one to compare it with, as if they had been typed."""
+    linked = links.opened("lookup", LINKED)
+    if linked.get("key", "").strip():
+        _take_key(linked["key"])
+        st.session_state[OTHER_KEY] = linked.get("with")
 
 
 def _take_key(key: str) -> None:
     """Looks up a key as if it had been typed."""
     st.session_state["lookup_way"] = "key"
     st.session_state["lookup_key"] = key
+    st.session_state[OTHER_KEY] = None
     st.session_state[QUERY_KEY] = _query_by_key(key)
 
 
-def _choose() -> Query | None:
+def _choose() -> Query | ManyTexts | None:
     """The controls; what to look up if it was pressed, else what was looked up last."""
     way = st.radio(
         "By",
@@ -66,14 +60,16 @@ def _choose() -> Query | None:
         key="lookup_way",
         persist_state="session",
     )
+    asks = {"text": _ask_text, "many": _ask_texts, "key": _ask_key}
+    queries = {"text": _query_by_text, "many": _query_by_texts, "key": lambda key, _: _query_by_key(key)}
     with st.form("lookup", border=False):
-        ask = _ask_key if way == "key" else _ask_text
-        typed = ask()
+        typed, model = asks[way or "text"]()
         pressed = st.form_submit_button("Look up", type="primary", icon=":material/search:")
     if pressed:
-        st.session_state.pop(QUERY_KEY, None)
+        for forgotten in (QUERY_KEY, OTHER_KEY, WHYS_KEY):
+            st.session_state.pop(forgotten, None)
         with widgets.errors_as_sentences():
-            st.session_state[QUERY_KEY] = _query_by_key(typed[0]) if way == "key" else _query_by_text(*typed)
+            st.session_state[QUERY_KEY] = queries[way or "text"](typed, model)
     return st.session_state.get(QUERY_KEY)
 
 
@@ -86,16 +82,44 @@ def _ask_text() -> tuple[str, str]:
         key="lookup_text",
         persist_state="session",
     )
-    models = list(session.server().summary(session.cache_name()).models)
-    model = options.selectbox(
+    with options:
+        return text or "", _ask_model()
+
+
+def _ask_texts() -> tuple[str, str]:
+    words, options = st.columns([3, 2], gap="large")
+    lines = words.text_area(
+        "Texts, one per line",
+        placeholder="What is machine learning?\nHow do neural networks work?",
+        height=160,
+        key="lookup_lines",
+        persist_state="session",
+    )
+    with options:
+        return lines or "", _ask_model()
+
+
+def _ask_model() -> str:
+    held = _models()
+    models = held if DEFAULT_MODEL in held else [*held, DEFAULT_MODEL]
+    model = st.selectbox(
         "Model",
-        models if DEFAULT_MODEL in models else [*models, DEFAULT_MODEL],
+        models,
+        index=models.index(DEFAULT_MODEL) if DEFAULT_MODEL in held else 0,
         accept_new_options=True,
         key="lookup_model",
         persist_state="session",
         help="The models that this cache holds. Type another name to ask for that.",
     )
-    return text or "", model or ""
+    return model or ""
+
+
+def _models() -> list[str]:
+    """The models of this cache, as far as they are quickly found; none while the server does not answer."""
+    if session.server().error is None:
+        with contextlib.suppress(EmbedcacheError):  # the look-up asks the same server, and says what is wrong
+            return session.models(session.cache_name())
+    return []
 
 
 def _ask_key() -> tuple[str, str]:
@@ -111,10 +135,18 @@ def _ask_key() -> tuple[str, str]:
 def _query_by_text(text: str, model: str) -> Query:
     if not text.strip():
         raise UnusableInputError("There is no text here yet. Type the text whose vector you look for.")
+    name, model = session.cache_name(), _named(model)
+    return Query(name, session.open_cache(name, refresh_ttl=False).key_for(text, model), text, model)
+
+
+def _query_by_texts(lines: str, model: str) -> ManyTexts:
+    return ManyTexts(session.cache_name(), many_texts.texts_of(lines), _named(model))
+
+
+def _named(model: str) -> str:
     if not model.strip():
         raise UnusableInputError("There is no model here yet. Choose the model that made the vector.")
-    name = session.cache_name()
-    return Query(name, session.open_cache(name).key_for(text, model), text, model)
+    return model
 
 
 def _query_by_key(key: str) -> Query:
@@ -128,17 +160,15 @@ def _query_by_key(key: str) -> Query:
 # -------------------------------------------------------------------------------------------------- fetch
 
 
-def _fetch(query: Query) -> tuple[CacheEntry, EntrySummary] | None:
+def _fetch(query: Query) -> Found | None:
     """The entry and its summary, or None. Looking does not make it live longer."""
     cache = session.open_cache(query.cache_name, refresh_ttl=False)
+    (summary,) = inspector.summarise(cache.connection, [query.key])  # first: reading the entry ends its being idle
     if query.text is None or query.model_name is None:
         entry = cache.get_by_key(query.key)
     else:
         entry = cache.get(query.text, query.model_name)
-    if entry is None:
-        return None
-    (summary,) = inspector.summarise(cache.connection, [query.key])
-    return None if summary is None else (entry, summary)
+    return None if entry is None or summary is None else (entry, summary)
 
 
 def _explain(query: Query) -> Explanation | None:
@@ -149,7 +179,27 @@ def _explain(query: Query) -> Explanation | None:
     return cache.why(query.text, query.model_name, max_scan=MAX_KEYS_SEARCHED)
 
 
-# -------------------------------------------------------------------------------------------------- drawing
+def _look_up(asked: ManyTexts) -> tuple[list[Looked], Mapping[str, Explanation]]:
+    """The texts as they are now, and why those missed that did, as it was when they were asked for."""
+    cache = session.open_cache(asked.cache_name, refresh_ttl=False)
+    looked = many_texts.look_up(cache, asked.texts, asked.model_name)
+    if WHYS_KEY not in st.session_state:
+        st.session_state[WHYS_KEY] = many_texts.explain(cache, looked, asked.model_name)
+    return looked, st.session_state[WHYS_KEY]
+
+
+# -------------------------------------------------------------------------------------------------- one entry
+
+
+def _show_one(query: Query) -> None:
+    """An entry, or why it is not there."""
+    with widgets.errors_as_sentences():
+        found = _fetch(query)
+        explanation = _explain(query) if found is None else None
+    if found is None:
+        _show_miss(query, explanation)
+        st.stop()
+    entry_view.show(query.cache_name, *found)
 
 
 def _show_miss(query: Query, explanation: Explanation | None) -> None:
@@ -166,6 +216,8 @@ def _show_miss(query: Query, explanation: Explanation | None) -> None:
         else:
             st.write(f"The cache {name} holds nothing under this key. It may have expired, or have been dropped.")
         st.page_link("pages/embed.py", label="Embed a text", icon=":material/bolt:")
+    if explanation is not None:
+        _show_nearest(query)
 
 
 def _show_similar(query: Query, explanation: Explanation) -> None:
@@ -178,29 +230,186 @@ def _show_similar(query: Query, explanation: Explanation) -> None:
         link.button("Open", icon=":material/search:", key=f"open_{key}", on_click=_take_key, args=(key,))
 
 
-def _show_idle() -> None:
-    st.caption(
-        "Ask for a text that was embedded, under the model that did it: this page shows what is stored with it, how "
-        "long it lives, what it costs and its vector, and lets you change its TTL or drop it."
+# -------------------------------------------------------------------------------------------------- nearest texts
+
+
+def _show_nearest(query: Query) -> None:
+    """The cached texts nearest in meaning to one that missed: a button, the work, what it found."""
+    with st.container(border=True):
+        st.subheader("Nearest cached texts", anchor=False)
+        vectorizer = session.shared_model(DEFAULT_MODEL)
+        if query.text is None or query.model_name != vectorizer.model_name:
+            st.caption(
+                f"To find them, the vector of your text is computed here, which the bundled model "
+                f"{wording.code_span(vectorizer.model_name)} alone can do. Choose it above to look among its entries."
+            )
+            return
+        this = (session.server_key(), query.key)
+        job = longwork.find(NEAREST_JOB) if st.session_state.get(NEAREST_KEY) == this else None
+        if job is None or not job.running:
+            pressed = st.button(
+                "Find nearest texts",
+                icon=":material/near_me:",
+                key="find_nearest",
+                help="Computes the vector of your text, stores nothing, and compares it with those that are cached. "
+                "Loading the model takes about 5 s the first time.",
+            )
+            if pressed:
+                longwork.forget(NEAREST_JOB)
+                st.session_state[NEAREST_KEY] = this
+                connection = session.open_cache(query.cache_name, refresh_ttl=False).connection
+                work = partial(nearest.find, connection, query.cache_name, query.text, vectorizer)
+                job = longwork.start(NEAREST_JOB, work)
+                # Each look at a job ends in a garbage collection of Streamlit's, which holds up the model's imports.
+                with st.spinner("Computing the vector of your text"):
+                    job.wait(PATIENCE_SECONDS)
+                st.rerun()
+        if job is not None and longwork.shown(job, "Comparing"):
+            _show_neighbours(job.result)
+
+
+def _show_neighbours(found: nearest.Nearest) -> None:
+    if not found.neighbours:
+        st.caption("The cache holds no vectors of this model to compare with.")
+        return
+    for neighbour in found.neighbours:
+        words, link = st.columns([6, 1], vertical_alignment="center")
+        words.markdown(f"**{neighbour.similarity:.3f}** {wording.code_span(neighbour.text, 160)}")
+        link.button(
+            "Open",
+            icon=":material/search:",
+            key=f"near_{neighbour.key}",
+            on_click=_take_key,
+            args=(neighbour.key,),
+        )
+    among = wording.counted(found.compared, "entry", "entries")
+    extent = "all" if found.whole else "a sample of"
+    st.caption(f"By cosine similarity (1: the same direction), among {extent} {among} of this model.")
+
+
+# -------------------------------------------------------------------------------------------------- many texts
+
+
+def _show_many(asked: ManyTexts) -> None:
+    """A table of the texts, and below it the one that is ticked."""
+    with widgets.errors_as_sentences():
+        looked, whys = _look_up(asked)
+    missing = [each.text for each in looked if each.summary is None]
+    _show_counts(asked, len(looked), len(missing))
+    row = _choose_row(looked, whys)
+    if missing:
+        st.button(
+            f"Embed {wording.counted(len(missing), 'missing text')}",
+            icon=":material/bolt:",
+            key="embed_missing",
+            help="Opens Embed with these texts typed in.",
+            on_click=_type_in_embed,
+            args=(missing,),
+        )
+    if st.session_state.pop("go_to_embed", False):
+        st.switch_page("pages/embed.py")
+    if row is None:
+        st.caption("Tick a row to see its entry, or why it missed.")
+        return
+    st.divider()
+    _show_one(Query(asked.cache_name, looked[row].key, looked[row].text, asked.model_name))
+
+
+def _show_counts(asked: ManyTexts, total: int, missing: int) -> None:
+    counts = f"**{wording.count(total - missing)} of {wording.counted(total, 'text')} found**"
+    st.markdown(f"{counts} under {wording.code_span(asked.model_name, 120)}")
+    if missing > many_texts.MAX_EXPLAINED:
+        st.caption(f"Why they missed is told of the first {many_texts.MAX_EXPLAINED}; of the others, tick a row.")
+
+
+def _choose_row(looked: list[Looked], whys: Mapping[str, Explanation]) -> int | None:
+    state = st.dataframe(
+        many_texts.frame(looked, whys),
+        height=min(420, 38 + 35 * len(looked)),
+        column_config={
+            "result": st.column_config.MultiselectColumn(
+                "Result", options=[many_texts.FOUND, many_texts.MISSED], color=["green", "orange"], width=84
+            ),
+            "why": st.column_config.TextColumn("Why not", width=150),
+            "expires": st.column_config.TextColumn("Expires", width=96),
+            "memory": st.column_config.TextColumn("Memory", width=76),
+            "text": st.column_config.TextColumn("Text", width=260),
+            "model": st.column_config.TextColumn("Stored under"),
+        },
+        on_select="rerun",
+        selection_mode="single-row",
+        key="lookup_rows",
     )
+    rows = state["selection"]["rows"]
+    return int(rows[0]) if rows and rows[0] < len(looked) else None
+
+
+def _type_in_embed(texts: list[str]) -> None:
+    st.session_state["embed_source"] = "lines"
+    st.session_state["embed_lines"] = "\n".join(texts)
+    st.session_state["go_to_embed"] = True
+
+
+# -------------------------------------------------------------------------------------------------- comparing
+
+
+def _show_comparison(query: Query, other_key: str) -> None:
+    """Two entries side by side; the one alone where the other is not there."""
+    with widgets.errors_as_sentences():
+        found, other = _fetch(query), _fetch(_query_by_key(other_key))
+    st.subheader("Comparison", anchor=False)
+    with st.container(horizontal=True):
+        st.button("Back to the entry", icon=":material/arrow_back:", key="leave_comparison", on_click=_leave_comparison)
+        st.button(
+            "Swap", icon=":material/swap_horiz:", key="swap_compared", on_click=_compare, args=(other_key, query.key)
+        )
+    if found is not None and other is not None:
+        comparison_view.show(found, other)
+        return
+    which = "first" if found is None else "second"
+    st.warning(
+        f"The {which} entry is not there: it expired, was dropped, or its key is wrong. Go back and choose another.",
+        icon=":material/warning:",
+    )
+
+
+def _leave_comparison() -> None:
+    st.session_state[OTHER_KEY] = None
+
+
+def _compare(key: str, other_key: str) -> None:
+    _take_key(key)
+    st.session_state[OTHER_KEY] = other_key
 
 
 # -------------------------------------------------------------------------------------------------- the page
 
-widgets.header("Lookup", "One entry: what is stored, how long it lives, what it costs.")
-_follow_link()
-query = _choose()
 
+def _show_idle() -> None:
+    st.caption(
+        "Ask for a text that was embedded, under the model that did it: this page shows what is stored with it, how "
+        "long it lives, what it costs and its vector, and lets you change its metadata and TTL, compare it with "
+        "another, or drop it."
+    )
+
+
+widgets.header(
+    "Lookup", "What is stored under a text or a key, how long it lives, what it costs, and why it is missing."
+)
+with widgets.errors_as_sentences():
+    _follow_link()
+asked = _choose()
 with widgets.errors_as_sentences():
     widgets.require_server()
-    found = _fetch(query) if query else None
-    explanation = _explain(query) if query and found is None else None
 widgets.show_notice()
 
-if query is None:
+other_key = st.session_state.get(OTHER_KEY) if isinstance(asked, Query) else None
+links.write("lookup", {"key": asked.key if isinstance(asked, Query) else None, "with": other_key})
+if asked is None:
     _show_idle()
-    st.stop()
-if found is None:
-    _show_miss(query, explanation)
-    st.stop()
-widgets.entry_view(query.cache_name, *found)
+elif isinstance(asked, ManyTexts):
+    _show_many(asked)
+elif other_key:
+    _show_comparison(asked, other_key)
+else:
+    _show_one(asked)
