@@ -1,27 +1,27 @@
 """What the dashboard makes of records, vectors and strangers' text, with no Streamlit."""
 
+import csv
 import io
 import json
 import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 import pytest
+from plotly.colors import sequential
+from pyarrow import parquet
 
-from embedcache.inspector import CacheSummary, Survey
 from embedcache.vectorizers import EmbedReport
 from pages.ui import charts, frames, inputs, wording
+from pages.ui.similarity import Pair
 
 HOSTILE = "<script>alert(1)</script> **bold** [x](http://e.vil) `code` $x^2$ :material/home: \x1b[31m\u202etxt"
-
-
-def survey(*caches: CacheSummary) -> Survey:
-    return Survey(caches, scanned_keys=100, complete=True)
 
 
 # ------------------------------------------------------------------------------------------------ wording
@@ -158,8 +158,8 @@ def test_unusable_files(content: bytes, words: str) -> None:
 def test_how_many_texts() -> None:
     with pytest.raises(inputs.UnusableInputError, match="no text here yet"):
         inputs.check_number([])
-    with pytest.raises(inputs.UnusableInputError, match="20,001 texts"):
-        inputs.check_number(["x"] * 20_001)
+    with pytest.raises(inputs.UnusableInputError, match="100,001 texts"):
+        inputs.check_number(["x"] * 100_001)
 
 
 def test_metadata() -> None:
@@ -183,35 +183,6 @@ def test_unusable_metadata(typed: str, words: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ frames
-
-
-def test_caches_and_models() -> None:
-    found = survey(
-        CacheSummary("a", 3, {"m": 2, "n": 1}, 2**20),
-        CacheSummary("b", 5, {"m": 5}, 2**19),
-    )
-    caches = frames.caches_frame(found)
-    assert caches.to_dict("records") == [
-        {"cache": "b", "entries": 5, "models": 1, "mebibytes": 0.5},
-        {"cache": "a", "entries": 3, "models": 2, "mebibytes": 1.0},
-    ]
-    models = frames.models_frame(found.caches)
-    assert list(models["model"]) == ["m", "n"]
-    assert list(models["entries"]) == [7, 1]
-    assert list(models["share"]) == [0.875, 0.125]
-
-
-def test_nothing_found() -> None:
-    assert frames.caches_frame(survey()).empty
-    assert frames.models_frame(()).empty
-
-
-def test_many_models_are_summed_up() -> None:
-    cache = CacheSummary("a", 0, {f"m{n:02}": 100 - n for n in range(30)}, 0)
-    models = frames.models_frame([cache], most=12)
-    assert len(models) == 12
-    assert models["model"].iloc[-1] == "19 other models"
-    assert models["entries"].sum() == sum(cache.models.values())
 
 
 def report(hits: list[bool]) -> EmbedReport:
@@ -240,17 +211,68 @@ def test_downloads_hold_the_vector(dtype: type) -> None:
     assert np.array_equal(table["value"].to_numpy(dtype), vector)
 
 
+def test_the_matrix_is_downloaded_in_the_order_given() -> None:
+    vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
+    loaded = np.load(io.BytesIO(frames.vector_npy(vectors)), allow_pickle=False)
+    assert loaded.dtype == np.float32
+    assert np.array_equal(loaded, vectors)
+
+
+def test_parquet_holds_texts_and_vectors() -> None:
+    texts = ["one", "two\nlines", "drei ☃"]
+    given = report([True, False, True])
+    given = replace(given, vectors=np.arange(12, dtype=np.float32).reshape(3, 4))
+    table = parquet.read_table(io.BytesIO(frames.report_parquet(texts, "m", given)))
+    assert table.column_names == ["text", "model", "hit", "vector"]
+    assert table["text"].to_pylist() == texts
+    assert table["model"].to_pylist() == ["m"] * 3
+    assert table["hit"].to_pylist() == [True, False, True]
+    assert table["vector"].type.list_size == 4
+    assert np.array_equal(np.array(table["vector"].to_pylist(), np.float32), given.vectors)
+
+
+def test_the_table_is_downloaded_whole() -> None:
+    long = "x" * 1_000
+    table = pd.read_csv(io.BytesIO(frames.report_csv([long, "=1+1"], report([True, False]))))
+    assert list(table["text"]) == [long, "'=1+1"]
+    assert list(table["result"]) == ["Hit", "Miss"]
+    assert list(table["ms"]) == pytest.approx([3.2, 3.2])
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
+def test_no_cell_of_a_csv_is_a_formula(start: str) -> None:
+    cell = f'{start}HYPERLINK("http://e.vil";"x")'
+    frame = pd.DataFrame({cell: [cell, "fine", None], "n": [-1.5, 2, 3]})
+    rows = list(csv.reader(io.StringIO(frames.safe_csv(frame).decode(), newline="")))
+    assert rows[0] == [f"'{cell}", "n"]
+    assert [row[0] for row in rows[1:]] == [f"'{cell}", "fine", ""]
+    assert [row[1] for row in rows[1:]] == ["-1.5", "2.0", "3.0"]
+
+
+def test_a_csv_of_anything() -> None:
+    frame = pd.DataFrame(
+        {"a": pd.Series(["\ud800", {"-x": 1}, -3, "@x"], dtype=object), "b": pd.Categorical(list("-xyz"))}
+    )
+    frame.insert(0, "b", [1, 2, 3, 4], allow_duplicates=True)
+    rows = list(csv.reader(io.StringIO(frames.safe_csv(frame).decode())))
+    assert rows[0] == ["b", "a", "b"]
+    assert rows[1] == ["1", "\\ud800", "'-"]
+    assert [row[1] for row in rows[2:]] == ["{'-x': 1}", "-3", "'@x"]
+    assert frames.safe_csv(pd.DataFrame(columns=["a", "b"])) == b'"a","b"\n'
+
+
+def test_a_csv_does_not_change_its_table() -> None:
+    frame = pd.DataFrame({"a": ["=1"]})
+    frames.safe_csv(frame)
+    assert frame["a"].iloc[0] == "=1"
+
+
+def test_pairs() -> None:
+    frame = frames.pairs_frame([Pair(0, 2, 0.9)], [5, 6, 8], ["five", "six", "eight\nlines"])
+    assert frame.to_dict("records") == [{"similarity": 0.9, "one": "5: five", "other": "8: eight lines"}]
+
+
 # ------------------------------------------------------------------------------------------------ charts
-
-
-def test_the_bars_have_units_and_inert_names() -> None:
-    frame = frames.models_frame([CacheSummary("a", 9, {HOSTILE: 9, "b": 3}, 0)])
-    figure = charts.entries_per_model(frame, "light")
-    assert figure.layout.xaxis.title.text == "entries"
-    assert list(figure.data[0].x) == [9, 3]
-    assert "<script" not in figure.to_json().replace("\\u003c", "<")
-    names = [note.text for note in figure.layout.annotations]
-    assert any(name.startswith("&lt;script&gt;") for name in names)
 
 
 @pytest.mark.parametrize("vector", [np.zeros(3, np.float32), np.array([0.5], np.float32), np.linspace(-1, 1, 3072)])
@@ -263,9 +285,38 @@ def test_the_picture_of_a_vector(vector: np.ndarray) -> None:
     assert figure.layout.yaxis2.title.text == "value (no unit)"
 
 
+@pytest.mark.parametrize(("count", "named"), [(2, True), (60, True), (61, False), (200, False)])
+def test_the_map_of_similarities(count: int, named: bool) -> None:
+    texts = [HOSTILE, *(f"text {n} that is longer than its label may be" for n in range(1, count))]
+    matrix = np.full((count, count), 0.25)
+    matrix[0, 1] = matrix[1, 0] = -0.5
+    figure = charts.similarity_map(matrix, range(1, count + 1), texts, "dark")
+    heat = figure.data[0]
+    assert heat.colorbar.title.text == "cosine similarity"
+    assert (heat.zmin, heat.zmax) == (-0.5, 1)
+    assert len(set(heat.x)) == count
+    assert heat.x[1] == "2: text 1 that is longer than its label may be"
+    assert "%{x}" in heat.hovertemplate
+    assert "%{y}" in heat.hovertemplate
+    labels = list(figure.layout.yaxis2.ticktext)
+    assert labels[0].startswith("&lt;script" if named else "1")
+    assert len(labels) <= (60 if named else 20)
+    assert len(figure.layout.xaxis2.ticktext) <= 20
+    assert figure.layout.xaxis2.title.text == "number of the text"
+    assert "<script" not in figure.to_json().replace("\\u003c", "<")
+
+
+def test_the_scale_of_similarities_grows_lighter() -> None:
+    colours = getattr(sequential, charts.SEQUENTIAL)
+    brightness = [luminance(colour) for colour in colours]
+    assert brightness == sorted(brightness)
+    assert brightness[-1] - brightness[0] > 0.6
+
+
 def test_frames_and_charts_do_without_streamlit() -> None:
     code = (
-        "import sys, pages.ui.charts, pages.ui.frames, pages.ui.inputs;"
+        "import sys, pages.ui.charts, pages.ui.embedding, pages.ui.frames, pages.ui.inputs, pages.ui.sample_data;"
+        "import pages.ui.similarity;"
         "print('streamlit' in sys.modules, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

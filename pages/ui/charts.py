@@ -8,15 +8,16 @@ Words are the exception: no grey reaches 4.5 to 1 on both, and Streamlit's own s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from embedcache.entry import FloatArray
-from pages.ui.wording import chart_text, count
+from pages.ui.wording import chart_text
 
 # After Okabe and Ito's palette, which people with any colour vision tell apart; lightened for the dark theme.
 BLUE: Final = "#2a86c8"
@@ -26,6 +27,9 @@ SEQUENCE: Final = (BLUE, ORANGE, "#0f9d76", "#b8699a", "#7a7fd1", "#8a8a2b")
 # Clear in the middle, so that zero is the page's own background in either theme.
 DIVERGING: Final = ((0.0, ORANGE), (0.5, "rgba(128,128,128,0.08)"), (1.0, BLUE))
 
+# Told apart by people with any colour vision, lighter with each step, and seen on light and dark backgrounds alike.
+SEQUENTIAL: Final = "Viridis"
+
 _INK: Final = {"light": "#56616d", "dark": "#b4bfca"}
 _ANY_INK: Final = "#7a8590"  # where the theme is not known: 4 to 1 on either
 
@@ -34,6 +38,15 @@ CONFIG: Final[dict[str, Any]] = {"displayModeBar": False, "scrollZoom": False}
 
 _BAR_PIXELS: Final = 52
 _FRAME_PIXELS: Final = 64
+
+_HOVER_CHARACTERS: Final = 90
+_LABEL_CHARACTERS: Final = 22
+_NAMED_TEXTS: Final = 60  # more names than that do not fit beside the rows
+_MAX_NUMBERS: Final = 20
+_ROW_PIXELS: Final = 14
+_MAP_FRAME_PIXELS: Final = 110
+_LEAST_MAP_PIXELS: Final = 460
+_MANY_ROWS_PIXELS: Final = 620
 
 TEMPLATE: Final = go.layout.Template(
     layout={
@@ -48,27 +61,6 @@ TEMPLATE: Final = go.layout.Template(
         "yaxis": {"automargin": True, "zeroline": False, "fixedrange": True},
     }
 )
-
-
-def entries_per_model(frame: pd.DataFrame, theme: str | None = None) -> go.Figure:
-    """Bars of ``entries`` by ``model`` (of `models_frame`), each under its model's name.
-
-    The names stand above the bars and not beside them: they are long, and a phone is narrow.
-    """
-    names = [chart_text(name) for name in frame["model"]]
-    figure = go.Figure(
-        go.Bar(
-            x=frame["entries"],
-            y=list(range(len(frame))),
-            orientation="h",
-            width=0.36,
-            marker={"color": BLUE, "cornerradius": 4},
-            customdata=np.column_stack([names, [f"{share:.1%}" for share in frame["share"]]]),
-            hovertemplate="%{customdata[0]}<br>%{x:,} entries, %{customdata[1]} of all<extra></extra>",
-        )
-    )
-    notes = [count(int(entries)) for entries in frame["entries"]]
-    return under_names(figure, names, notes, "entries", max(1, int(frame["entries"].max())), theme)
 
 
 def under_names(
@@ -88,11 +80,16 @@ def under_names(
         label = {"y": position, "yshift": 18, "showarrow": False, "yanchor": "middle", "xref": "paper"}
         figure.add_annotation(x=0, xanchor="left", text=name, **label)
         figure.add_annotation(x=1, xanchor="right", text=f"<b>{note}</b>", **label)
-    figure.update_layout(template=TEMPLATE, height=_FRAME_PIXELS + _BAR_PIXELS * len(names))
+    figure.update_layout(template=TEMPLATE, height=under_names_pixels(len(names)))
     figure.update_xaxes(title=unit, range=[0, most], nticks=6, ticklabeloverflow="allow")
     count_ticks(figure.update_xaxes, most)
     figure.update_yaxes(visible=False, range=[len(names) - 0.7, -0.75])
     return inked(figure, theme)
+
+
+def under_names_pixels(bars: int) -> int:
+    """Height of a figure of so many bars that `under_names` laid out."""
+    return _FRAME_PIXELS + _BAR_PIXELS * bars
 
 
 def count_ticks(update_axes: Callable[..., Any], most: int) -> None:
@@ -136,6 +133,75 @@ def vector_picture(vector: FloatArray, theme: str | None = None) -> go.Figure:
     figure.update_yaxes(visible=False, row=1, col=1)
     figure.update_yaxes(title="value (no unit)", nticks=5, row=2, col=1)
     return inked(figure, theme)
+
+
+def similarity_map(
+    matrix: npt.NDArray[np.float64], numbers: Sequence[int], texts: Sequence[str], theme: str | None = None
+) -> go.Figure:
+    """The cosine similarity of each text with each, as a square of colours.
+
+    Args:
+        matrix: Shape ``(n, n)``, in the order of the texts.
+        numbers: What the page's table calls each text; no two are the same.
+        texts: The texts.
+        theme: ``light`` or ``dark``, or None where that is not known.
+    """
+    # Each text once, as a category, and not in each cell: 200 texts make 40,000 cells.
+    said = [f"{number}: {chart_text(text, _HOVER_CHARACTERS)}" for number, text in zip(numbers, texts, strict=True)]
+    figure = go.Figure(
+        go.Heatmap(
+            z=matrix.astype(np.float32),
+            x=said,
+            y=said,
+            zmin=min(0.0, float(matrix.min(initial=0.0))),
+            zmax=1.0,
+            colorscale=SEQUENTIAL,
+            colorbar={
+                "title": {"text": "cosine similarity", "side": "top"},
+                "orientation": "h",
+                "thickness": 10,
+                "y": 1,
+                "yanchor": "bottom",
+                "nticks": 6,
+            },
+            hovertemplate="%{y}<br>%{x}<br>cosine similarity <b>%{z:.3f}</b><extra></extra>",
+        )
+    )
+    figure.add_scatter(x=[None], y=[None], xaxis="x2", yaxis="y2", hoverinfo="skip")  # no trace, no axis
+    figure.update_layout(template=TEMPLATE)
+    return inked(_beside_rows(figure, numbers, texts), theme)
+
+
+def _beside_rows(figure: go.Figure, numbers: Sequence[int], texts: Sequence[str]) -> go.Figure:
+    """Puts a number below each column, and beside each row its text, cut; where they are many, some numbers alone."""
+    named = len(texts) <= _NAMED_TEXTS
+    rows = range(0, len(texts), 1 if named else ceil(len(texts) / _MAX_NUMBERS))
+    columns = range(0, len(texts), ceil(len(texts) / _MAX_NUMBERS))
+    beside = [f"{chart_text(texts[row], _LABEL_CHARACTERS)} {numbers[row]}" if named else numbers[row] for row in rows]
+    first, last = -0.5, len(texts) - 0.5
+    figure.update_layout(
+        height=max(_LEAST_MAP_PIXELS, _MAP_FRAME_PIXELS + _ROW_PIXELS * len(texts)) if named else _MANY_ROWS_PIXELS,
+        # Hover reads these axes, where each text is whole; what is drawn is cut, and so has axes of its own.
+        xaxis={"visible": False, "range": [first, last]},
+        yaxis={"visible": False, "range": [last, first]},
+        xaxis2={
+            "overlaying": "x",
+            "range": [first, last],
+            "tickvals": list(columns),
+            "ticktext": [str(numbers[column]) for column in columns],
+            "title": "number of the text",
+        },
+        yaxis2={
+            "overlaying": "y",
+            "range": [last, first],
+            "tickvals": list(rows),
+            "ticktext": [str(label) for label in beside],
+            "title": None if named else "number of the text",
+        },
+    )
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(showgrid=False, zeroline=False, fixedrange=True, automargin=True, tickfont_size=11, tickangle=0)
+    return figure
 
 
 def inked(figure: go.Figure, theme: str | None) -> go.Figure:
