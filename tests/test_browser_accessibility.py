@@ -72,8 +72,13 @@ def visit(page: Page, address: str) -> None:
     page.wait_for_timeout(500)  # what fades in has other colours before
 
 
-# Streamlit puts a <div> between the list of its navigation and the items of each section.
-STREAMLITS_OWN = {("list", '<ul data-testid="stSidebarNavItems"'), ("listitem", '<li class="st-emotion-cache-')}
+# Streamlit puts a <div> between the list of its navigation and the items of each section, and names no mark of the
+# lines in its metrics.
+STREAMLITS_OWN = {
+    ("list", '<ul data-testid="stSidebarNavItems"'),
+    ("listitem", '<li class="st-emotion-cache-'),
+    ("svg-img-alt", '<g class="mark-symbol role-mark metric_chart_'),
+}
 
 
 def found_wrong(page: Page) -> Iterator[str]:
