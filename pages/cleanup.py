@@ -1,0 +1,231 @@
+"""Cleanup: entries removed, or given another TTL, by a plan that is made, read and confirmed first; copies restored."""
+
+import contextlib
+
+import streamlit as st
+
+from embedcache import EmbedcacheError, InvalidInputError
+from embedcache.entry import NEVER, TTL
+from embedcache.filtering import EntryFilter
+from pages.ui import (
+    cleanup_steps,
+    cleanup_work,
+    filter_builder,
+    indexes,
+    longwork,
+    restoring,
+    session,
+    widgets,
+    wording,
+)
+from pages.ui.inputs import UnusableInputError
+
+TASKS = {
+    "remove": "Remove entries",
+    "ttl": "Set their TTL",
+    "clear": "Clear the cache",
+    "restore": "Restore a copy",
+}
+TASK_KEY = "cleanup_task"
+FILTER_KEY = "cleanup"
+HANDED_OVER_KEY = "cleanup_filter"  # what Browse chose, as `EntryFilter.to_dict`
+LIVES = {"seconds": "After a time", "never": "Never"}
+STEPS = ("Choose", "Plan", "Confirm", "Report")
+DAY = 86_400
+
+
+# -------------------------------------------------------------------------------------------------- controls
+
+
+def _take_over() -> None:
+    """Takes a filter that another page handed over, once."""
+    given = st.session_state.pop(HANDED_OVER_KEY, None)
+    if not isinstance(given, dict):
+        return
+    try:
+        filter_builder.choose(FILTER_KEY, EntryFilter.from_dict(given))
+    except (InvalidInputError, UnusableInputError) as error:
+        widgets.show_error(error)
+        return
+    if st.session_state.get(TASK_KEY) != "ttl":
+        st.session_state[TASK_KEY] = "remove"
+
+
+def _choose_task() -> str:
+    return st.radio(
+        "What to do",
+        list(TASKS),
+        format_func=lambda option: TASKS[option],
+        horizontal=True,
+        label_visibility="collapsed",
+        key=TASK_KEY,
+        persist_state="session",
+    )
+
+
+def _step(number: int) -> None:
+    st.subheader(f":blue-badge[{number}] {STEPS[number - 1]}", anchor=False)
+
+
+def _choose_entries() -> EntryFilter | None:
+    """The filter; None where what was typed cannot be used, which is said."""
+    try:
+        return filter_builder.filter_builder(FILTER_KEY, _models())
+    except UnusableInputError as error:
+        widgets.show_error(error)
+        return None
+
+
+def _models() -> list[str]:
+    if session.server().error is None:
+        with contextlib.suppress(EmbedcacheError):  # the plan asks the same server, and says what is wrong
+            return session.models(session.cache_name())
+    return []
+
+
+def _choose_ttl() -> TTL:
+    chosen = st.radio(
+        "They expire",
+        list(LIVES),
+        format_func=lambda option: LIVES[option],
+        horizontal=True,
+        key="cleanup_ttl_kind",
+        persist_state="session",
+        help="Their time begins when the TTL is set, and each hit starts it again.",
+    )
+    return NEVER if chosen == "never" else widgets.seconds_input("cleanup_ttl_seconds", DAY, persist="session")
+
+
+# -------------------------------------------------------------------------------------------------- by a plan
+
+
+def _plan_and_confirm(name: str, task: str) -> None:
+    _step(1)
+    chosen = _choose_entries()
+    ttl = _choose_ttl() if task == "ttl" else None
+    widgets.require_server()
+    job = longwork.find(cleanup_work.PLAN_JOB)
+    busy = chosen is None or (job is not None and job.running)
+    pressed = st.button(
+        "Make a plan",
+        type="primary" if job is None else "secondary",  # the next step stands out, here or below
+        icon=":material/checklist:",
+        disabled=busy,
+        key="make_plan",
+    )
+    if pressed and chosen is not None:
+        cleanup_steps.start_plan(name, chosen)
+        st.rerun()
+    _step(2)
+    if job is None:
+        st.caption("A plan counts what you chose and shows some of it. It touches nothing.")
+    planned = job.result if job is not None and longwork.shown(job, "Making the plan") else None
+    outdated = None
+    if planned is not None:
+        outdated = cleanup_steps.why_outdated(planned, name, chosen)
+        if outdated is not None:
+            st.warning(outdated, icon=":material/warning:")
+        cleanup_steps.show_plan(planned)
+    if planned is None or not len(planned.plan):
+        _step(3)
+        st.caption("When there is a plan, you confirm it here by typing the name of the cache.")
+        return
+    cleanup_steps.show_export(planned)
+    _step(3)
+    why_not = cleanup_work.why_cannot_begin() or ("This plan is out of date. Make a new one." if outdated else None)
+    if why_not is None and cleanup_work.is_writing_copy():
+        why_not = "The copy is being written. Wait for its end, or cancel it."
+    if cleanup_work.ask(_what_is_done(task, ttl, len(planned.plan)), _ICONS[task], name, why_not):
+        cleanup_steps.begin(planned, "ttl" if task == "ttl" else "remove", ttl)
+        st.rerun()
+
+
+def _what_is_done(task: str, ttl: TTL, count: int) -> str:
+    entries = wording.counted(count, "entry", "entries")
+    if task == "remove":
+        return f"Remove {entries}"
+    return (
+        f"Set a TTL of {wording.duration(ttl)} on {entries}" if isinstance(ttl, int) else f"Let {entries} never expire"
+    )
+
+
+_ICONS = {"remove": ":material/delete:", "ttl": ":material/timer:"}
+
+
+# -------------------------------------------------------------------------------------------------- clearing
+
+
+def _clear(name: str) -> None:
+    _step(1)
+    st.markdown(
+        f"**Every entry** of {wording.code_span(name, 80)} goes: those that cannot be read too, and what is stored "
+        "while it runs. Its statistics, prices and audit log stay, and so do other caches."
+    )
+    widgets.require_server()
+    _step(2)
+    index = indexes.look(name)
+    count = 0 if index is None else len(index)
+    if index is not None:
+        everything = int(index.value_bytes.sum(dtype="int64"))
+        cells = widgets.metric_cells()
+        cells.metric("Entries", wording.count(count), border=True)
+        cells.metric("Values", wording.size(everything), border=True, help=f"{wording.count(everything)} bytes.")
+        cells.metric("Models", wording.count(len(index.by_model())), border=True)
+        cells.metric("Cannot be read", wording.count(index.unreadable), border=True)
+        indexes.age_line(name, index)
+    st.caption(
+        "To keep a copy first, or to remove exactly what is there now, choose **Remove entries** with no filter."
+    )
+    _step(3)
+    empty = "There is nothing in this cache to remove." if index is not None and not count else None
+    label = f"Remove all {wording.counted(count, 'entry', 'entries')}" if count else "Remove all entries"
+    if cleanup_work.ask(label, ":material/delete_sweep:", name, cleanup_work.why_cannot_begin() or empty):
+        cleanup_steps.begin_clearing(name)
+        st.rerun()
+
+
+# -------------------------------------------------------------------------------------------------- restoring
+
+
+def _restore(name: str) -> None:
+    _step(1)
+    path, on_conflict = restoring.choose()
+    widgets.require_server()
+    _step(2)
+    found = None
+    if path is None:
+        st.caption("What is in the copy stands here when you have chosen one.")
+    else:
+        found = restoring.describe(path)
+    _step(3)
+    if path is None or found is None:
+        st.caption("When there is a copy, you confirm here that it is restored.")
+        return
+    entries = wording.counted(found.entries, "entry", "entries")
+    label = f"Restore {entries} into {wording.plain_label(name)}"
+    if cleanup_work.press(label, ":material/restore:", cleanup_work.why_cannot_begin()):
+        restoring.begin(name, path, on_conflict)
+        st.rerun()
+
+
+# -------------------------------------------------------------------------------------------------- the page
+
+widgets.header("Cleanup", "Plan first, then change: nothing is touched before you have seen what it is and said yes.")
+_take_over()
+name = session.cache_name()
+task = _choose_task()
+st.caption(f"In the cache {wording.code_span(name, 80)}, which is chosen in the sidebar.")
+
+steps, report = st.container(), st.container()
+with report:  # first, and below: it is there whatever ends the steps
+    _step(4)
+    cleanup_work.show()
+with steps, widgets.errors_as_sentences():
+    if task == "restore":
+        _restore(name)
+    elif task == "clear":
+        _clear(name)
+    else:
+        _plan_and_confirm(name, task)
+with widgets.errors_as_sentences():
+    cleanup_work.show_audit(name)

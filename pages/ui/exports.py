@@ -1,0 +1,205 @@
+"""The folder of exports on the dashboard's machine, and the work that writes and reads them. Knows no streamlit."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Final, Literal
+
+import platformdirs
+
+from embedcache import audit, transfer
+from embedcache.connection import RedisConnection
+from embedcache.errors import EmbedcacheError
+from embedcache.removal import RemovalPlan
+from embedcache.transfer import ExportReport, FileFormat, RestoreReport
+from embedcache.transfer.operations import OnConflict
+from embedcache.transfer.whole_files import whole_file, writing
+from pages.ui.jobs import JobCancelledError, Progress
+
+SUFFIXES: Final[dict[FileFormat, str]] = {"parquet": ".parquet", "jsonl": ".jsonl"}
+MAX_UPLOAD_MEGABYTES: Final = 200
+MAX_DOWNLOAD_BYTES: Final = MAX_UPLOAD_MEGABYTES * 1_000_000
+"""Files up to this length can be downloaded from a page; Streamlit holds them in memory."""
+UPLOADS_KEPT_SECONDS: Final = 86_400
+_UPLOADS: Final = "uploads"
+_OWNER_ONLY: Final = 0o700
+_KEYS_AT_ONCE: Final = 1_000
+_UNPLAIN: Final = re.compile(r"[^A-Za-z0-9._-]+")
+_log = logging.getLogger(__name__)
+
+
+# ------------------------------------------------------------------------------------------------ the folder
+
+
+def folder(name: str = "") -> Path:
+    """The folder that exports are written to, made if it is not there; only its owner may look into it.
+
+    Args:
+        name: Of a folder within it.
+
+    Raises:
+        TransferError: It cannot be made.
+    """
+    top = platformdirs.user_data_path("embedcache", appauthor=False) / "exports"
+    path = top / name
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        for each in (top, path):
+            each.chmod(_OWNER_ONLY)  # afterwards, for `mkdir` leaves one alone that is there
+    return path
+
+
+def listed() -> list[Path]:
+    """The exports in the folder, newest first.
+
+    Raises:
+        TransferError: It cannot be looked into.
+    """
+    return [path for _, path in sorted(_dated(folder()), reverse=True) if path.suffix in SUFFIXES.values()]
+
+
+def _dated(where: Path) -> list[tuple[float, Path]]:
+    """The files in a folder and when each was written; what somebody removes meanwhile is left out."""
+    found = []
+    with writing(where):
+        for path in where.iterdir():
+            try:
+                found.append((path.stat().st_mtime, path))
+            except FileNotFoundError:
+                continue
+    return [(written, path) for written, path in found if path.is_file()]
+
+
+def _new_path(where: Path, name: str, suffix: str) -> Path:
+    """A path for a new file: a name as far as file systems like it, and the time."""
+    plain = _UNPLAIN.sub("_", name).strip("._")[:80] or "cache"
+    return where / f"{plain}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}{suffix}"
+
+
+def keep_upload(content: BinaryIO) -> Path:
+    """Writes an uploaded file beside the folder's own, where `listed` does not show it; it is kept for a day.
+
+    What it was called does not matter: the name is a stranger's, and how it begins says which format it has.
+
+    Raises:
+        TransferError: It cannot be written.
+    """
+    where = folder(_UPLOADS)
+    for written, path in _dated(where):
+        if time.time() - written > UPLOADS_KEPT_SECONDS:
+            path.unlink(missing_ok=True)
+    path = _new_path(where, "upload", "")
+    with whole_file(path, replace=False) as draft:
+        shutil.copyfileobj(content, draft.file)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ writing one
+
+
+def export(connection: RedisConnection, plan: RemovalPlan, file_format: FileFormat, progress: Progress) -> ExportReport:
+    """Writes a plan's entries to a new file of the folder.
+
+    Raises:
+        EmbedcacheError: The file cannot be written, or the server does not answer.
+        JobCancelledError: Somebody cancelled; no file is left.
+    """
+    path = _new_path(folder(), plan.cache_name, SUFFIXES[file_format])
+    return transfer.export_entries(
+        connection, plan.cache_name, path, _Keys(plan), progress.tell, file_format=file_format
+    )
+
+
+class _Keys:
+    """A plan's keys, written out a thousand at a time: a million of them would take 120 MB."""
+
+    def __init__(self, plan: RemovalPlan) -> None:
+        self._plan = plan
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self._plan), _KEYS_AT_ONCE):
+            yield from self._plan.keys(slice(start, start + _KEYS_AT_ONCE))
+
+
+# ------------------------------------------------------------------------------------------------ reading one back
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What became of a restore.
+
+    Attributes:
+        cache_name: The cache that was written to.
+        outcome: How it ended.
+        rows: Rows of the file that were gone through.
+        report: What was done; None where it ended half-way.
+        error: What ended it half-way, or None.
+        recorded: Whether the audit log has all this.
+    """
+
+    cache_name: str
+    outcome: Literal["done", "cancelled", "failed"]
+    rows: int
+    report: RestoreReport | None
+    error: EmbedcacheError | None
+    recorded: bool
+
+
+def restore(
+    connection: RedisConnection,
+    cache_name: str,
+    path: Path,
+    on_conflict: OnConflict,
+    actor: str,
+    progress: Progress,
+) -> Restored:
+    """Writes a file's entries into a cache. The audit log has it, however it ends.
+
+    Raises:
+        EmbedcacheError: The audit log cannot be written; nothing was restored.
+    """
+    detail: dict[str, object] = {"file": path.name, "on_conflict": on_conflict}
+    known = audit.record(connection, cache_name, actor, "restore", detail=detail | {"outcome": "running"})
+    rows = 0
+
+    def tell(done: int, total: int | None) -> None:
+        nonlocal rows
+        rows = done
+        progress.tell(done, total, "restoring")
+
+    report: RestoreReport | None = None
+    error: EmbedcacheError | None = None
+    try:
+        report = transfer.restore_entries(connection, cache_name, path, tell, on_conflict=on_conflict)
+    except JobCancelledError:
+        outcome: Literal["done", "cancelled", "failed"] = "cancelled"
+    except EmbedcacheError as ended:
+        outcome, error = "failed", ended
+    else:
+        outcome = "done"
+    restored = rows if report is None else report.restored
+    detail |= {"rows": rows, "outcome": outcome}
+    if report is not None:
+        detail |= {"left": report.skipped_existing, "expired": report.expired}
+    recorded = _amended(connection, known, restored, detail)
+    return Restored(cache_name, outcome, rows, report, error, recorded)
+
+
+def _amended(connection: RedisConnection, known: audit.AuditRecord, count: int, detail: dict[str, object]) -> bool:
+    """Whether the audit log took what became of it; what ended the work may end this, too."""
+    try:
+        audit.amend(connection, known, count=count, size=0, detail=detail)
+    except EmbedcacheError as error:
+        _log.warning("The audit log does not have how a restore ended", exc_info=error)
+        return False
+    return True
