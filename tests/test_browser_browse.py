@@ -177,3 +177,15 @@ def test_words_are_found_and_the_filter_is_in_the_link(page: Page, address: str,
     page.go_back()
     expect(page.get_by_text("1\N{EN DASH}50 of 60")).to_be_visible(timeout=PATIENCE)
     assert_inert(page)
+
+
+def test_no_table_offers_a_csv_whose_formulas_a_spreadsheet_would_run(
+    page: Page, address: str, cache: EmbeddingsCache
+) -> None:
+    open_browse(page, address, cache)
+    page.get_by_test_id("stDataFrame").hover()
+    toolbar = page.get_by_test_id("stElementToolbar").filter(visible=True)
+    expect(toolbar.get_by_role("button").first).to_be_visible()
+    labels = [str(button.get_attribute("aria-label")) for button in toolbar.get_by_role("button").all()]
+    assert any(label.startswith("Search") for label in labels)
+    assert not any(label.startswith("Download") for label in labels)
