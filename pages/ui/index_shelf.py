@@ -15,7 +15,7 @@ from pages.ui.jobs import Job, Jobs, Progress
 
 MAX_ENTRIES: Final = 3_000_000
 """Entries of all kept indexes together: 240 MB."""
-_GOOD_SECONDS: Final = 20.0
+_GOOD_SECONDS: Final = 2.0
 _TIMES_ITS_WORK: Final = 20  # an index that took 12 s is good for 4 min
 
 
@@ -51,7 +51,8 @@ class IndexShelf:
         """Whether the index that was taken last is still as good as new."""
         with self._lock:
             held = self._held.get((server, name))
-            return held is not None and time.monotonic() < held.good_until
+            # An empty one is taken in no time, and somebody who has just filled the cache waits for it.
+            return held is not None and len(held.index) > 0 and time.monotonic() < held.good_until
 
     def job(self, server: str, name: str) -> Job[None] | None:
         """The look that was started last, running or over."""
