@@ -43,8 +43,29 @@ def test_a_server_says_who_it_is_and_how(server: Server, request: pytest.Fixture
     assert info.maxmemory_bytes == 0
     assert info.maxmemory_policy == "noeviction"
     assert not info.aof_enabled
+    assert info.disk_trouble == ""
+    assert info.unsaved_changes >= 2
+    assert info.saved_ago is None
     assert info.connected_clients >= 1
     assert info.round_trip_seconds > 0
+
+
+def test_a_server_says_when_it_saved_and_what_went_wrong() -> None:
+    with running("valkey9") as server, cache(server, "c") as opened:
+        while inspector.server_info(opened.connection).uptime_seconds < 3:  # a save of the first second is no news
+            time.sleep(0.2)
+        server.raw.save()
+        opened.set("a", "m", [1.0])
+        info = inspector.server_info(opened.connection)
+        assert info.unsaved_changes == 1
+        assert info.saved_ago is not None
+        assert 0 <= info.saved_ago < 60
+        (server.folder / "dump.rdb").unlink()
+        (server.folder / "dump.rdb").mkdir()  # no file can take its place
+        server.raw.bgsave()
+        while inspector.server_info(opened.connection).disk_trouble == "":
+            time.sleep(0.05)
+        assert inspector.server_info(opened.connection).disk_trouble == "the last snapshot failed"
 
 
 def test_a_server_that_is_away_is_an_error() -> None:

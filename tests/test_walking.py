@@ -84,6 +84,18 @@ def test_a_key_that_scan_returns_twice_is_counted_once() -> None:
     assert counts.others == 0
 
 
+def test_hashes_of_redisvl_are_counted_for_each_cache(server: Server, connection: RedisConnection) -> None:
+    with cache(server, "a") as opened:
+        fill(opened, 2_500)
+    for name, digits in (("theirs", "abc"), ("a", "d")):
+        for digit in digits:
+            server.raw.hset(f"{name}:{digit * 64}", mapping=redisvl_hash())
+    server.raw.hset("a:stats", mapping={"x": "1"})
+    told: list[int] = []
+    assert walking.count_redisvl(connection, lambda done, _: told.append(done)) == {"theirs": 3, "a": 1}
+    assert told[-1] == 5
+
+
 def test_a_server_that_does_not_tell_its_size_is_counted_all_the_same(valkey: Server) -> None:
     with cache(valkey) as opened:
         fill(opened, 3)

@@ -43,18 +43,23 @@ def counted(*, again: bool = False) -> Job[CacheCounts]:
     Raises:
         EmbedcacheError: The server's URL cannot be used.
     """
-    name = f"keys of {session.server_key()}"
-    job = longwork.find(name, shared=True)
-    if job is None or again or _is_over(job):
-        connection = session.open_cache(session.DEFAULT_CACHE, refresh_ttl=False).connection
-        job = longwork.start(name, lambda progress: _count(connection, progress), shared=True)
+    job = longwork.find(_name(), shared=True)
+    if job is None or again or job.seconds_since_end > GOOD_SECONDS:
+        job = _start()
     job.wait(_PATIENCE)
+    if job.error is not None and failures.is_outage(job.error):
+        job = _start()  # it was begun while the server was away; pages ask first whether it is back
+        job.wait(_PATIENCE)
     return job
 
 
-def _is_over(job: Job[CacheCounts]) -> bool:
-    # What failed because the server was away says nothing of one that is back.
-    return job.seconds_since_end > GOOD_SECONDS or (job.error is not None and failures.is_outage(job.error))
+def _name() -> str:
+    return f"keys of {session.server_key()}"
+
+
+def _start() -> Job[CacheCounts]:
+    connection = session.open_cache(session.DEFAULT_CACHE, refresh_ttl=False).connection
+    return longwork.start(_name(), lambda progress: _count(connection, progress), shared=True)
 
 
 def draw_table(counts: CacheCounts, *, key: str) -> None:

@@ -30,9 +30,10 @@ def look(name: str) -> EntryIndex | None:
     return index
 
 
-def at_hand(name: str) -> bool:
-    """Whether `current` has an index of this cache without waiting for it, be it an old one."""
-    return session.index_shelf().last(session.server_key(), name) is not None
+def awaits(name: str) -> bool:
+    """Whether `current` has to wait for the first index of this cache: there is none, and nobody stopped the look."""
+    shelf, server = session.index_shelf(), session.server_key()
+    return shelf.last(server, name) is None and not _was_stopped(shelf.job(server, name))
 
 
 def current(name: str) -> EntryIndex | None:
@@ -47,18 +48,16 @@ def current(name: str) -> EntryIndex | None:
     shelf, server = session.index_shelf(), session.server_key()
     connection = session.open_cache(name, refresh_ttl=False).connection  # raises here, and not in a thread
     if not shelf.is_good(server, name) and not _was_stopped(shelf.job(server, name)):
-        _take(name, connection).wait(_PATIENCE)
+        job = _take(name, connection)
+        job.wait(_PATIENCE)
+        if job.error is not None and failures.is_outage(job.error):
+            # It was begun while the server was away; pages ask first whether it is back.
+            _take(name, connection).wait(_PATIENCE)
     return shelf.last(server, name)
 
 
 def _take(name: str, connection: RedisConnection) -> Job[None]:
     return session.index_shelf().take(session.server_key(), name, lambda: connection)
-
-
-def is_running(name: str) -> bool:
-    """Whether the entries of this cache are being looked at now."""
-    job = _job(name)
-    return job is not None and job.running
 
 
 def _job(name: str) -> Job[None] | None:
@@ -68,7 +67,7 @@ def _job(name: str) -> Job[None] | None:
 def _was_stopped(job: Job[None] | None) -> bool:
     """Whether somebody cancelled it, or it failed, a moment ago: it is not started again unasked.
 
-    What failed because the server was away is: pages ask whether it is back before they ask for an index.
+    What failed because the server was away is started again.
     """
     if job is None or job.state not in {"cancelled", "failed"}:
         return False
