@@ -69,14 +69,7 @@ def _choose() -> tuple[Settings | None, str]:
             help="What is embedded and looked up. Your own texts tell most: the model takes longer for long ones.",
         )
     with options:
-        scenarios = st.multiselect(
-            "What to compare",
-            list(benchmark.SCENARIOS),
-            default=list(benchmark.SCENARIOS),
-            format_func=timing_words.title,
-            key="benchmark_scenarios",
-            persist_state="session",
-        )
+        scenarios = _choose_scenarios()
         model = st.selectbox(
             "Model",
             [DEFAULT_MODEL],
@@ -108,6 +101,16 @@ def _choose() -> tuple[Settings | None, str]:
             help="Entries per call.",
         )
     return _settings(typed or "", int(iterations), scenarios, sizes), model or DEFAULT_MODEL
+
+
+def _choose_scenarios() -> list[str]:
+    st.caption("What to compare")
+    cells = st.grid(2, min_column_width=200)
+    return [
+        name
+        for name in benchmark.SCENARIOS
+        if cells.checkbox(timing_words.title(name), True, key=f"benchmark_compare_{name}", persist_state="session")
+    ]
 
 
 def _settings(typed: str, iterations: int, scenarios: Sequence[str], sizes: Sequence[int]) -> Settings | None:

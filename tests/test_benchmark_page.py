@@ -14,7 +14,7 @@ from clicking import HOSTILE, metrics, open_page, own_server, press, words
 from streamlit.testing.v1 import AppTest
 from test_benchmark_runs import SUMMARIES, make
 
-from embedcache import EmbeddingsCache
+from embedcache import EmbeddingsCache, benchmark
 from embedcache.benchmark import runs as benchmark_runs
 from embedcache.benchmark.records import Run
 from pages.ui import access
@@ -36,7 +36,8 @@ def cache() -> Iterator[EmbeddingsCache]:
 
 
 def set_up(app: AppTest, *scenarios: str, iterations: int = 3) -> AppTest:
-    app.multiselect(key="benchmark_scenarios").set_value(list(scenarios))
+    for name in benchmark.SCENARIOS:
+        app.checkbox(key=f"benchmark_compare_{name}").set_value(name in scenarios)
     app.number_input(key="benchmark_iterations").set_value(iterations)
     return app.run()
 
@@ -153,7 +154,7 @@ def test_what_was_typed_stays_over_pages() -> None:
     app.switch_page("pages/embed.py").run()
     app.switch_page("pages/benchmark.py").run()
     assert app.text_area(key="benchmark_texts").value == "mine"
-    assert app.multiselect(key="benchmark_scenarios").value == ["dtypes"]
+    assert [name for name in benchmark.SCENARIOS if app.checkbox(key=f"benchmark_compare_{name}").value] == ["dtypes"]
     assert app.number_input(key="benchmark_iterations").value == 7
 
 
