@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 ADDRESS ?= 127.0.0.1
 PORT ?= 8501
 
-.PHONY: help run test lint format bench browser clean
+.PHONY: help run test lint format bench bench-dashboard screenshots browser clean
 
 help:
 	@echo "make run    the dashboard on http://$(ADDRESS):$(PORT), with the embedded server;"
@@ -16,6 +16,8 @@ help:
 	@echo "make lint   ruff, mypy --strict, import contracts"
 	@echo "make format ruff's formatting and safe fixes"
 	@echo "make bench  the cache beside raw redis-py, medians and ratios"
+	@echo "make bench-dashboard  the pages in a browser, on a cache of a million entries"
+	@echo "make screenshots      the pictures in README and docs, taken anew"
 
 run: $(VENV)/.run
 	@$(BIN)/python -m streamlit run dashboard.py --server.address $(ADDRESS) --server.port $(PORT)
@@ -35,6 +37,12 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.run
 	$(BIN)/python benchmarks/core.py $(ARGS)
+
+bench-dashboard: browser
+	$(BIN)/python benchmarks/dashboard.py $(ARGS)
+
+screenshots: browser
+	$(BIN)/python tests/take_screenshots.py
 
 browser: $(VENV)/.dev
 	@$(BIN)/python tests/install_browser.py
