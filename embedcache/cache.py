@@ -13,15 +13,17 @@ import numpy.typing as npt
 from embedcache import codec, editing, operations
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, EmbeddingLike, FloatArray, Never, Text
 from embedcache.keyspace import Keyspace
+from embedcache.near import NEAR_CACHE_BYTES, NEAR_TTL_SECONDS, NearCache
+from embedcache.nearby import NearbyCache
 from embedcache.packing import pack_text
-from embedcache.watched import SLOW_LOOKUP_SECONDS, WatchedCache
+from embedcache.watched import SLOW_LOOKUP_SECONDS
 
 if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
 
-class EmbeddingsCache(WatchedCache):
+class EmbeddingsCache(NearbyCache):
     """Embedding vectors in Redis or Valkey under (text, model), with metadata and a TTL.
 
     Each method has an async twin with an ``a`` before its name. Batch methods take a constant number of round trips,
@@ -49,9 +51,14 @@ class EmbeddingsCache(WatchedCache):
         read_only: Whether everything that would change something on the server is refused with `ReadOnlyError`, for
             looking at a cache without leaving a trace: not even the entries' idle times change, where the server is
             Valkey or Redis from 7.2 on and makes no use of a client that was passed in.
+        near_cache: Entries kept in this process, so that a lookup of one asks no server (`docs/near_cache.md`); 0 keeps
+            none. Its metadata is a copy with each lookup, and its hits are counted apart.
+        near_ttl: Seconds that an entry of the near cache may be out of date at most. This process's own writes are seen
+            at once, others' as soon as the server tells of them, where it has client tracking.
+        near_cache_bytes: Bytes that the near cache may take; vectors make up most of them.
 
     Raises:
-        InvalidInputError: The name, TTL, URL or dtype cannot be used.
+        InvalidInputError: The name, TTL, URL, dtype or a bound of the near cache cannot be used.
         ClientRefusedError: A client is not a standalone redis-py client of the right kind.
     """
 
@@ -70,16 +77,21 @@ class EmbeddingsCache(WatchedCache):
         slow_lookup_seconds: float | None = SLOW_LOOKUP_SECONDS,
         slow_lookup_texts: bool = False,
         read_only: bool = False,
+        near_cache: int = 0,
+        near_ttl: float = NEAR_TTL_SECONDS,
+        near_cache_bytes: int = NEAR_CACHE_BYTES,
     ) -> None:
         space = Keyspace(name, ttl)
         self._dtype = codec.stored_dtype(dtype)
-        self._refresh = refresh_ttl and not read_only
+        near = None if _is_zero(near_cache) else NearCache(name, near_cache, near_ttl, near_cache_bytes)
         # redis-py makes a third of the time that importing this package would take; here it is paid when it is used.
         from embedcache.connection import RedisConnection
 
         super().__init__(
             space,
             RedisConnection(redis_url, redis_client, async_redis_client, connection_kwargs, read_only=read_only),
+            near,
+            refresh=refresh_ttl and not read_only,
             stats=stats,
             slow_lookup_seconds=slow_lookup_seconds,
             slow_lookup_texts=slow_lookup_texts,
@@ -169,17 +181,17 @@ class EmbeddingsCache(WatchedCache):
 
     def get(self, text: Text, model_name: str) -> CacheEntry | None:
         """The entry of this text and model, or None. A hit starts its own TTL again, if `refresh_ttl`."""
-        return self._drive(
-            operations.get_one(self._space, self._able, self._counters, text, model_name, refresh=self._refresh),
-            model_name,
-        )
+        near = self._near
+        if near is not None and (entry := self._get_near(near, text, model_name)) is not None:
+            return entry
+        return self._drive(self._get_one(text, model_name), model_name)
 
     async def aget(self, text: Text, model_name: str) -> CacheEntry | None:
         """Async twin of `get`."""
-        return await self._adrive(
-            operations.get_one(self._space, self._able, self._counters, text, model_name, refresh=self._refresh),
-            model_name,
-        )
+        near = self._near
+        if near is not None and (entry := self._get_near(near, text, model_name)) is not None:
+            return entry
+        return await self._adrive(self._get_one(text, model_name), model_name)
 
     def exists(self, text: Text, model_name: str) -> bool:
         """Whether this text is cached under this model. No vector is moved, no TTL restarted.
@@ -257,17 +269,11 @@ class EmbeddingsCache(WatchedCache):
 
     def mget(self, texts: Sequence[Text], model_name: str) -> list[CacheEntry | None]:
         """The entries of these texts, in order; None for each miss. One damaged entry is one miss."""
-        return self._drive(
-            operations.mget(self._space, self._able, self._counters, texts, model_name, refresh=self._refresh),
-            model_name,
-        )
+        return self._drive(self._mget(texts, model_name), model_name)
 
     async def amget(self, texts: Sequence[Text], model_name: str) -> list[CacheEntry | None]:
         """Async twin of `mget`."""
-        return await self._adrive(
-            operations.mget(self._space, self._able, self._counters, texts, model_name, refresh=self._refresh),
-            model_name,
-        )
+        return await self._adrive(self._mget(texts, model_name), model_name)
 
     def mget_embeddings(
         self, texts: Sequence[Text], model_name: str, *, dimension: int | None = None
@@ -291,13 +297,6 @@ class EmbeddingsCache(WatchedCache):
         """Async twin of `mget_embeddings`."""
         return await self._adrive(self._mget_embeddings(texts, model_name, dimension), model_name)
 
-    def _mget_embeddings(
-        self, texts: Sequence[Text], model_name: str, dimension: int | None
-    ) -> operations.Operation[tuple[FloatArray, npt.NDArray[np.bool_]]]:
-        return operations.mget_embeddings(
-            self._space, self._able, self._counters, texts, model_name, dimension=dimension, refresh=self._refresh
-        )
-
     def mexists(self, texts: Sequence[Text], model_name: str) -> list[bool]:
         """Whether each text is cached under this model, in order."""
         return self._drive(operations.mexists(self._space, texts, model_name), model_name)
@@ -320,15 +319,11 @@ class EmbeddingsCache(WatchedCache):
 
     def mget_by_keys(self, keys: Sequence[str]) -> list[CacheEntry | None]:
         """The entries under these keys, in order; None for a miss and for a key outside the namespace."""
-        return self._drive(
-            operations.mget_by_keys(self._space, self._able, self._counters, keys, refresh=self._refresh)
-        )
+        return self._drive(self._mget_by_keys(keys))
 
     async def amget_by_keys(self, keys: Sequence[str]) -> list[CacheEntry | None]:
         """Async twin of `mget_by_keys`."""
-        return await self._adrive(
-            operations.mget_by_keys(self._space, self._able, self._counters, keys, refresh=self._refresh)
-        )
+        return await self._adrive(self._mget_by_keys(keys))
 
     def mexists_by_keys(self, keys: Sequence[str]) -> list[bool]:
         """Whether each key holds an entry, in order; False for a key outside the namespace."""
@@ -352,11 +347,11 @@ class EmbeddingsCache(WatchedCache):
 
     def clear(self) -> int:
         """Removes every entry of this cache and nothing else; returns how many there were."""
-        return self._drive(operations.clear(self._space, self._counters), writes=True)
+        return self._drive(self._clear(), writes=True)
 
     async def aclear(self) -> int:
         """Async twin of `clear`."""
-        return await self._adrive(operations.clear(self._space, self._counters), writes=True)
+        return await self._adrive(self._clear(), writes=True)
 
     # ---------------------------------------------------------------------------------------- TTL
 
@@ -441,6 +436,10 @@ class EmbeddingsCache(WatchedCache):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _is_zero(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number == 0
 
 
 def _item(

@@ -46,8 +46,10 @@ _SHARED_SETTINGS: Final = frozenset(
         "ssl_ciphers",
     ]
 )
-_POOL_SETTINGS: Final = frozenset(
-    {"connection_class", "max_connections", "cache", "cache_config", "cache_factory", "maint_notifications_config"}
+CACHING_SETTINGS: Final = frozenset({"cache", "cache_config", "cache_factory"})
+"""Those that make a client keep replies."""
+_POOL_SETTINGS: Final = (
+    frozenset({"connection_class", "max_connections", "maint_notifications_config"}) | CACHING_SETTINGS
 )
 
 

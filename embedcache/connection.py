@@ -23,6 +23,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
+from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -30,6 +31,7 @@ from redis.retry import Retry
 
 from embedcache.client_settings import (
     ASYNC_CLASSES,
+    CACHING_SETTINGS,
     awithout_touching,
     check_client,
     check_names,
@@ -218,6 +220,19 @@ class RedisConnection:
             if self._second_client is None:
                 self._second_client = self._make_client()
             return self._second_client
+
+    def push_connection(self) -> AbstractConnection | None:
+        """A connection of one's own by which the server can speak unasked (RESP3), not connected yet.
+
+        None where the embedded server is not attached, for this is no reason to start it.
+        """
+        with self._lock:
+            if self.is_embedded and self._embedded is None:
+                return None
+            settings = self._connection_settings(Retry(NoBackoff(), 0), 1)
+        own = {"protocol": 3, "decode_responses": False}
+        kept = {name: value for name, value in settings.items() if name not in CACHING_SETTINGS}
+        return cast("AbstractConnection", redis.ConnectionPool(**(kept | own)).make_connection())
 
     async def async_client(self) -> redis.asyncio.Redis:
         """The running loop's client, made at first use and closed when the loop ends."""

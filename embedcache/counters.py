@@ -195,17 +195,19 @@ class Counters:
         misses: int,
         bytes_read: int,
         named_hits: int = 0,
+        near_hits: int = 0,
     ) -> None:
         """One lookup call.
 
         Args:
             model_name: The model asked for, or None.
             started: When the call began, by `time.perf_counter_ns`.
-            keys: What was asked for.
+            keys: What the server was asked for.
             texts: The same as texts; empty where keys were asked.
             misses: How many were not found.
             bytes_read: Length of the values that came, without those of `named_hits`.
             named_hits: How many were found that are counted under other models, each by `count`.
+            near_hits: How many more were found in the near cache, without asking for their keys.
         """
         nanoseconds = perf_counter_ns() - started
         # As `histogram.slot_of`, whose call would cost a fifth of all this.
@@ -215,10 +217,11 @@ class Counters:
             counts = self._counts.get(model_name) or self._new_model(model_name)
             counts.hits += len(keys) - misses - named_hits
             counts.misses += misses
+            counts.near_hits += near_hits
             counts.bytes_read += bytes_read
             latencies = counts.latencies
             latencies[slot] = latencies.get(slot, 0) + 1
-            if nanoseconds > self._slow_nanoseconds:
+            if nanoseconds > self._slow_nanoseconds and keys:  # else no server was waited for
                 self._note_slow(model_name, nanoseconds, keys, texts, misses)
             idle, self._idle = self._idle, False
         if idle:

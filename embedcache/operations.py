@@ -11,17 +11,18 @@ raises for bad input has written nothing.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from time import perf_counter_ns
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from embedcache import codec
 from embedcache.counters import Counters
+from embedcache.counting import count_lookup, count_lookup_by_keys
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, FloatArray, Never, Text
 from embedcache.errors import ServerReplyError
 from embedcache.keyspace import Keyspace, check_dimension, check_keys
@@ -69,6 +70,23 @@ def mget(
 ) -> Operation[list[CacheEntry | None]]:
     """The entries of these texts, in order; None for each miss."""
     started = perf_counter_ns()
+    keys, values, found = yield from read_entries(space, able, texts, model_name, refresh=refresh)
+    count_lookup(counters, model_name, started, keys, texts, values, _missing(found))
+    return found
+
+
+class Read(NamedTuple):
+    """What a lookup of texts found, as columns: keys, the values under them, and the entries that they are."""
+
+    keys: list[str]
+    values: list[bytes | None]
+    entries: list[CacheEntry | None]
+
+
+def read_entries(
+    space: Keyspace, able: ServerAbilities, texts: Sequence[Text], model_name: str, *, refresh: bool
+) -> Operation[Read]:
+    """The entries of these texts, without counting the lookup."""
     keys, tags = pack_texts(space, texts, model_name)
     values, restarted = yield from _read(space, able, keys, refresh=refresh)
     found = [
@@ -76,10 +94,12 @@ def mget(
         for value, key, tag, text in zip(values, keys, tags, texts, strict=True)
     ]
     if refresh and not restarted and _any_ttl(found):
-        yield from _restart_ttls(able, keys, values)
-    missing = [] if all(found) else [index for index, entry in enumerate(found) if entry is None]
-    _count_lookup(counters, model_name, started, keys, texts, values, missing)
-    return found
+        yield from restart_ttls(able, _own_ttls(keys, values))
+    return Read(keys, values, found)
+
+
+def _missing(found: Sequence[object]) -> Sequence[int]:
+    return [] if all(found) else [index for index, entry in enumerate(found) if entry is None]
 
 
 def get_one(
@@ -92,9 +112,9 @@ def get_one(
     values, restarted = yield from _read(space, able, keys, refresh=refresh)
     entry = codec.decode(values[0], key, tag, text, model_name)
     if refresh and not restarted and entry is not None and entry["ttl"]:
-        yield from _restart_ttls(able, keys, values)
+        yield from restart_ttls(able, _own_ttls(keys, values))
     if entry is None:
-        _count_lookup(counters, model_name, started, keys, (text,), values, (0,))
+        count_lookup(counters, model_name, started, keys, (text,), values, (0,))
     else:
         counters.looked_up(model_name, started, keys, (text,), 0, len(values[0] or b""))
     return entry
@@ -109,8 +129,8 @@ def mget_by_keys(
     values, restarted = yield from _read(space, able, owned, refresh=refresh)
     found = {key: codec.decode_by_key(value, key) for key, value in zip(owned, values, strict=True)}
     if refresh and not restarted and _any_ttl(found.values()):
-        yield from _restart_ttls(able, owned, values)
-    _count_lookup_by_keys(counters, started, owned, values, [found[key] for key in owned])
+        yield from restart_ttls(able, _own_ttls(owned, values))
+    count_lookup_by_keys(counters, started, owned, values, [found[key] for key in owned])
     return [found.get(key) for key in keys]
 
 
@@ -132,9 +152,9 @@ def mget_embeddings(
     values, restarted = yield from _read(space, able, keys, refresh=refresh)
     rows = codec.decode_matrix(values, tags, dimension)
     if refresh and not restarted and rows.any_ttl:
-        yield from _restart_ttls(able, keys, values)
+        yield from restart_ttls(able, _own_ttls(keys, values))
     missing = [] if rows.mask.all() else np.flatnonzero(~rows.mask).tolist()
-    _count_lookup(counters, model_name, started, keys, texts, values, missing)
+    count_lookup(counters, model_name, started, keys, texts, values, missing)
     return rows.matrix, rows.mask
 
 
@@ -142,7 +162,7 @@ def mexists(space: Keyspace, texts: Sequence[Text], model_name: str) -> Operatio
     """Whether each text is cached, without moving vectors. Text and model are compared, as in a read."""
     keys, tags = pack_texts(space, texts, model_name)
     found: list[bool] = []
-    for chunk in _chunks(list(zip(keys, tags, strict=True))):
+    for chunk in chunks(list(zip(keys, tags, strict=True))):
         replies = yield [("GETRANGE", key, 0, codec.TAG_OFFSET + len(tag) - 1) for key, tag in chunk]
         found += [
             isinstance(reply, bytes) and reply.startswith(codec.MAGIC) and reply.startswith(tag, codec.TAG_OFFSET)
@@ -155,7 +175,7 @@ def mexists_by_keys(space: Keyspace, keys: Sequence[str]) -> Operation[list[bool
     """Whether each key holds an entry of this cache; False for a key outside the namespace."""
     owned = [key for key in check_keys(keys) if space.owns(key)]
     held: set[str] = set()
-    for chunk in _chunks(owned):
+    for chunk in chunks(owned):
         replies = yield [("GETRANGE", key, 0, len(codec.MAGIC) - 1) for key in chunk]
         held.update(key for key, reply in zip(chunk, replies, strict=True) if reply == codec.MAGIC)
     return [key in held for key in keys]
@@ -171,7 +191,7 @@ def _read(
     """
     values: list[bytes | None] = []
     restarted = refresh and space.ttl is not None
-    for chunk in _chunks(keys):
+    for chunk in chunks(keys):
         found = None
         if restarted and able.scripts:
             found = yield from _read_restarting_ttls(able, chunk)
@@ -190,7 +210,7 @@ def _read_restarting_ttls(able: ServerAbilities, keys: Sequence[str]) -> Operati
     values, restarted = yield [("MGET", *keys), ("EVALSHA", RESTART_TTLS.sha, len(keys), *keys)]
     _raise_if_error(values)
     if isinstance(restarted, ServerReplyError):
-        yield from _restart_ttls(able, keys, values)
+        yield from restart_ttls(able, _own_ttls(keys, values))
     return cast("list[bytes | None]", values)
 
 
@@ -198,61 +218,17 @@ def _any_ttl(entries: Iterable[CacheEntry | None]) -> bool:
     return any(entry is not None and entry["ttl"] for entry in entries)
 
 
-def _restart_ttls(able: ServerAbilities, keys: Sequence[str], values: Sequence[bytes | None]) -> Operation[None]:
-    """Restarts the TTLs of the values that have one of their own."""
-    own = {key: ttl for key, value in zip(keys, values, strict=True) if value and (ttl := codec.own_ttl(value))}
-    for chunk in _chunks(list(own)):
+def _own_ttls(keys: Sequence[str], values: Sequence[bytes | None]) -> dict[str, int]:
+    """The TTLs of the values that have one of their own, by key."""
+    return {key: ttl for key, value in zip(keys, values, strict=True) if value and (ttl := codec.own_ttl(value))}
+
+
+def restart_ttls(able: ServerAbilities, own: Mapping[str, int]) -> Operation[None]:
+    """Restarts these keys' own TTLs, of so many seconds."""
+    for chunk in chunks(list(own)):
         if (yield from run_script(able, RESTART_TTLS, chunk)) is None:
             # A server that may not write now still answers the read: these replies are not looked at.
             yield [("EXPIRE", key, own[key]) for key in chunk]
-
-
-# ------------------------------------------------------------------------------------------------ counting
-
-
-def _count_lookup(
-    counters: Counters,
-    model_name: str | None,
-    started: int,
-    keys: Sequence[str],
-    texts: Sequence[Text],
-    values: Sequence[bytes | None],
-    missing: Sequence[int],
-    named: Sequence[int] = (),
-) -> None:
-    """Counts one lookup, of which the keys at the indexes `missing` were misses.
-
-    Those hits whose values have the lengths `named` are counted elsewhere.
-    """
-    if not keys:
-        return
-    bytes_read = sum(map(len, filter(None, values))) - sum(named)
-    counters.looked_up(model_name, started, keys, texts, len(missing), bytes_read, len(named))
-    if missing:
-        there = [value for index in missing if (value := values[index]) is not None]
-        absent = (keys[index] for index in missing if values[index] is None)
-        counters.missed(model_name, absent, sum(not codec.is_sound(value) for value in there))
-
-
-def _count_lookup_by_keys(
-    counters: Counters,
-    started: int,
-    keys: Sequence[str],
-    values: Sequence[bytes | None],
-    found: Sequence[CacheEntry | None],
-) -> None:
-    """Counts one lookup by keys: hits under the models that the entries name, misses under none."""
-    missing = [index for index, entry in enumerate(found) if entry is None]
-    hits: dict[str, list[int]] = {}
-    for entry, value in zip(found, values, strict=True):
-        if entry is not None:
-            hits.setdefault(entry["model_name"], []).append(len(value or b""))
-    if len(hits) == 1 and not missing:
-        _count_lookup(counters, next(iter(hits)), started, keys, (), values, missing)
-        return
-    _count_lookup(counters, None, started, keys, (), values, missing, [size for each in hits.values() for size in each])
-    for model_name, sizes in hits.items():
-        counters.count(model_name, hits=len(sizes), bytes_read=sum(sizes))
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -367,7 +343,7 @@ def clear(space: Keyspace, counters: Counters) -> Operation[int]:
 
 def _unlink(counters: Counters, model_name: str | None, keys: Sequence[str]) -> Operation[int]:
     count = 0
-    for chunk in _chunks(keys):
+    for chunk in chunks(keys):
         removed = yield from checked(("UNLINK", *chunk))
         counters.dropped(model_name, chunk, removed)
         count += removed
@@ -418,7 +394,8 @@ def _expire(able: ServerAbilities, owned: str, seconds: int | None) -> Operation
 # ------------------------------------------------------------------------------------------------ replies
 
 
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The items, as many at a time as one command moves."""
     if len(items) <= CHUNK_ENTRIES:
         return iter([items] if items else [])
     return (items[start : start + CHUNK_ENTRIES] for start in range(0, len(items), CHUNK_ENTRIES))

@@ -71,6 +71,16 @@ return 0
 For a key of another type, GETRANGE returns an error, which is a table without a length of 8.
 """
 
+REMAINING_TTLS: Final = Script(
+    """
+local left = {}
+for i = 1, #KEYS do left[i] = redis.call('PTTL', KEYS[i]) end
+return left
+""",
+    reads_only=True,
+)
+"""KEYS: entries. Returns the milliseconds until each expires, -1 for never, -2 for no key."""
+
 WRITE_WITH_TTL: Final = Script("""
 for i = 1, #KEYS do redis.call('SET', KEYS[i], ARGV[i], 'EX', ARGV[#KEYS + 1]) end
 return #KEYS

@@ -17,6 +17,7 @@ from embedcache.errors import CacheUnavailableError, InvalidInputError, ReadOnly
 from embedcache.explain import Explanation
 from embedcache.flushing import Outbox
 from embedcache.keyspace import Keyspace, encode_model_name
+from embedcache.near_operations import dropping
 from embedcache.operations import Operation, ServerAbilities
 from embedcache.statistics import CacheStats, Window
 
@@ -78,6 +79,7 @@ class WatchedCache:
     def _drive(self, operation: Operation[R], model_name: str | None = None, *, writes: bool = False) -> R:
         if writes:
             self._check_writable()
+            operation = dropping(self._space.name, operation)
         observer = self.observer  # read once: another thread may take it away
         try:
             if observer is None:
@@ -89,10 +91,14 @@ class WatchedCache:
         except (CacheUnavailableError, ServerReplyError):
             self._counters.count(model_name, errors=1)
             raise
+        finally:
+            if writes:
+                operation.close()  # an error keeps it alive, and the near cache is to drop its keys now
 
     async def _adrive(self, operation: Operation[R], model_name: str | None = None, *, writes: bool = False) -> R:
         if writes:
             self._check_writable()
+            operation = dropping(self._space.name, operation)
         observer = self.observer
         try:
             if observer is None:
@@ -104,6 +110,9 @@ class WatchedCache:
         except (CacheUnavailableError, ServerReplyError):
             self._counters.count(model_name, errors=1)
             raise
+        finally:
+            if writes:
+                operation.close()
 
     def _check_writable(self) -> None:
         """Refuses a write, before any round trip.

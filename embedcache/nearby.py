@@ -1,0 +1,125 @@
+"""`NearbyCache`: the part of `EmbeddingsCache` that knows whether there is a near cache, and looks there first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedcache import near_operations, operations
+from embedcache.entry import CacheEntry, FloatArray, Text
+from embedcache.keyspace import Keyspace
+from embedcache.near import NearCache, NearState
+from embedcache.operations import Operation
+from embedcache.watched import WatchedCache
+
+if TYPE_CHECKING:
+    from embedcache.connection import RedisConnection
+
+
+class NearbyCache(WatchedCache):
+    """Lookups as operations: through the near cache where there is one, else straight to the server."""
+
+    def __init__(
+        self,
+        space: Keyspace,
+        connection: RedisConnection,
+        near: NearCache | None,
+        *,
+        refresh: bool,
+        **watching: Any,
+    ) -> None:
+        super().__init__(space, connection, **watching)
+        self._refresh = refresh
+        self._near = near
+        self._tracking = None
+        if near is not None:
+            from embedcache.tracking import Tracking  # as late as the connection, for the same reason
+
+            self._tracking = Tracking(connection, near)
+
+    @property
+    def near_state(self) -> NearState | None:
+        """What this object's near cache holds, and whether the server tells it of writes; None where it has none."""
+        if self._near is None or self._tracking is None:
+            return None
+        return self._near.state(tracked=self._tracking.is_on)
+
+    def _get_near(self, near: NearCache, text: Text, model_name: str) -> CacheEntry | None:
+        started = perf_counter_ns()
+        entry = near.get(text, model_name)
+        if entry is not None:
+            self._counters.looked_up(model_name, started, (), (), 0, 0, 0, 1)
+        return entry
+
+    def _get_one(self, text: Text, model_name: str) -> Operation[CacheEntry | None]:
+        near = self._near
+        if near is None:
+            return operations.get_one(self._space, self._able, self._counters, text, model_name, refresh=self._refresh)
+        self._begin_tracking()
+        return near_operations.get_one(
+            near, self._space, self._able, self._counters, text, model_name, refresh=self._refresh
+        )
+
+    def _mget(self, texts: Sequence[Text], model_name: str) -> Operation[list[CacheEntry | None]]:
+        near = self._near
+        if near is None:
+            return operations.mget(self._space, self._able, self._counters, texts, model_name, refresh=self._refresh)
+        self._begin_tracking()
+        return near_operations.mget(
+            near, self._space, self._able, self._counters, texts, model_name, refresh=self._refresh
+        )
+
+    def _mget_embeddings(
+        self, texts: Sequence[Text], model_name: str, dimension: int | None
+    ) -> Operation[tuple[FloatArray, npt.NDArray[np.bool_]]]:
+        near = self._near
+        if near is None:
+            return operations.mget_embeddings(
+                self._space, self._able, self._counters, texts, model_name, dimension=dimension, refresh=self._refresh
+            )
+        self._begin_tracking()
+        return near_operations.mget_embeddings(
+            near,
+            self._space,
+            self._able,
+            self._counters,
+            texts,
+            model_name,
+            dimension=dimension,
+            refresh=self._refresh,
+        )
+
+    def _mget_by_keys(self, keys: Sequence[str]) -> Operation[list[CacheEntry | None]]:
+        near = self._near
+        if near is None:
+            return operations.mget_by_keys(self._space, self._able, self._counters, keys, refresh=self._refresh)
+        self._begin_tracking()
+        return near_operations.mget_by_keys(near, self._space, self._able, self._counters, keys, refresh=self._refresh)
+
+    def _clear(self) -> Operation[int]:
+        return near_operations.emptying(self._space.name, operations.clear(self._space, self._counters))
+
+    def _begin_tracking(self) -> None:
+        if self._tracking is not None:
+            self._tracking.begin()
+
+    # ---------------------------------------------------------------------------------------- the end
+
+    def close(self) -> None:
+        """Sends what was counted and closes the connections that the cache opened; those passed in stay open."""
+        self._end_tracking()
+        super().close()
+
+    async def aclose(self) -> None:
+        """Async twin of `close`; closes the running loop's connections as well."""
+        self._end_tracking()
+        await super().aclose()
+
+    def _end_tracking(self) -> None:
+        if self._tracking is not None and self._near is not None:
+            self._tracking.close()
+            self._near.clear()
