@@ -81,13 +81,16 @@ class _Store(LRUCache[_Identity, _Held]):
 
     def put(self, identity: _Identity, held: _Held) -> None:
         """Holds an entry, in place of the least recently used where there is no room; not if it is too large."""
+        key = held.entry["key"]
+        before = self.by_key.get(key)
+        if before is not None and (before != identity or held.size > self.maxsize):
+            del self[before]  # texts that share a key, "a" and b"a" say, take each other's place on the server too
         if held.size > self.maxsize:
-            self.pop(identity, None)
             return
         if len(self) >= self.max_entries and identity not in self:
             self.popitem()
         self[identity] = held
-        self.by_key[held.entry["key"]] = identity
+        self.by_key[key] = identity
 
     def __delitem__(self, identity: _Identity) -> None:
         key = self[identity].entry["key"]

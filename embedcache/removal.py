@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Self
 
@@ -24,6 +25,7 @@ from embedcache.errors import EmbedcacheError, InvalidInputError
 from embedcache.flushing import Outbox
 from embedcache.keyspace import Keyspace
 from embedcache.metadata import pack_metadata
+from embedcache.near_operations import dropping
 from embedcache.operations import CHUNK_BYTES, CHUNK_ENTRIES, Operation, ServerAbilities, checked
 from embedcache.pacing import HALF, STEP_KEYS, Pace
 from embedcache.unchanged import Action, Fate, Kind, Remove, SetTTL
@@ -393,8 +395,8 @@ class _Run:
         return sum(int(self._drive(checked(("EXISTS", *keys)))) for keys in parts)
 
     def _drive(self, operation: Operation[Any]) -> Any:
-        with self._pace.step():
-            return self._connection.drive(operation)
+        with self._pace.step(), closing(dropping(self._space.name, operation)) as written:
+            return self._connection.drive(written)
 
     # ---------------------------------------------------------------------------------------- telling
 

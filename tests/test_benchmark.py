@@ -38,7 +38,7 @@ def measurement(variant: str, seconds: float, texts: int = 1, operation: Any = "
 
 def test_everything_is_measured_and_nothing_left_behind(server: Server) -> None:
     run = benchmark.run(server.url, FEW, vectorizer())
-    assert [result.key for result in run.results] == ["cache", "batch", "sizes", "dtypes"]
+    assert [result.key for result in run.results] == ["cache", "batch", "sizes", "dtypes", "near"]
     for result in run.results:
         for each in result.measurements:
             assert each.count == len(each.samples) == 4
@@ -127,7 +127,15 @@ def test_progress_counts_up_to_its_total(valkey: Server) -> None:
     assert numbers[-40:] == sorted(numbers[-40:])
     notes = [note for _, _, note in told]
     assert notes[0] == "Loading the model"
-    assert [scenario.title for scenario in SCENARIOS.values()] == list(dict.fromkeys(notes))[-4:]
+    assert [scenario.title for scenario in SCENARIOS.values()] == list(dict.fromkeys(notes))[-5:]
+
+
+def test_the_near_cache_is_timed_once_it_is_warm(server: Server) -> None:
+    run = benchmark.run(server.url, replace(only("near"), iterations=5))
+    (comparison,) = run.result("near").comparisons()
+    assert (comparison.baseline.variant, comparison.variant.variant) == ("From the server", "From the near cache")
+    assert comparison.variant.texts == 10
+    assert comparison.speedup > 3
 
 
 # ------------------------------------------------------------------------------------------------ what is left alone
@@ -185,7 +193,7 @@ def test_a_failing_model_cleans_up(valkey: Server) -> None:
     assert list(valkey.raw.scan_iter()) == []
 
 
-@pytest.mark.parametrize("scenario", ["cache", "batch", "sizes", "dtypes"])
+@pytest.mark.parametrize("scenario", list(SCENARIOS))
 def test_entries_that_vanish_meanwhile_are_an_error(scenario: str, valkey: Server) -> None:
     def empty(done: int, total: int, note: str) -> None:
         if done >= 4:
@@ -215,7 +223,7 @@ def test_a_server_that_is_not_there() -> None:
         ({"iterations": True}, "iterations is a whole number"),
         ({"dimension": 5_000}, "dimension is a whole number from 1 to 4,096, not 5000"),
         ({"scenarios": ()}, "no scenario is chosen"),
-        ({"scenarios": ("near",)}, "there is no scenario 'near'; there are cache, batch"),
+        ({"scenarios": ("far",)}, "there is no scenario 'far'; there are cache, batch"),
         ({"batch_sizes": ()}, "no batch size is chosen"),
         ({"batch_sizes": (1, 10_001)}, "a batch size is a whole number from 1 to 10,000"),
     ],

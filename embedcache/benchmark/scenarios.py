@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ DTYPE_TEXTS: Final = 100
 
 TTL_SECONDS: Final = 3_600
 """For entries that a process which was killed could not drop."""
+NEAR_PATIENCE_SECONDS: Final = 0.5
 _MODEL: Final = "embedcache-benchmark"
 
 SENTENCES: Final = (
@@ -77,7 +79,7 @@ class Settings:
 
     texts: tuple[str, ...] = SENTENCES
     iterations: int = 50
-    scenarios: tuple[str, ...] = ("cache", "batch", "sizes", "dtypes")
+    scenarios: tuple[str, ...] = ("cache", "batch", "sizes", "dtypes", "near")
     batch_sizes: tuple[int, ...] = (1, 10, 100, 1_000)
     dimension: int = 384
 
@@ -160,6 +162,18 @@ class Bench:
         cache.mset(items)
         return cache
 
+    def near_cache_of(self, items: Sequence[CacheItem]) -> EmbeddingsCache:
+        """A cache like `cache_of` whose entries this process keeps, too."""
+        cache = self._open("float32", near_cache=len(items))
+        self._drop_later(cache, [item["text"] for item in items], _MODEL)
+        cache.mset(items)
+        cache.get(items[0]["text"], _MODEL)  # from now on the server tells of writes, unless it refuses
+        started = time.monotonic()
+        while not _is_tracked(cache) and time.monotonic() - started < NEAR_PATIENCE_SECONDS:
+            time.sleep(0.01)
+        cache.mget([item["text"] for item in items], _MODEL)
+        return cache
+
     def vectorizer(self) -> BaseVectorizer:
         """The vectorizer over a cache that holds all the texts until the bench is left."""
         if self._vectorizer is None:
@@ -170,16 +184,29 @@ class Bench:
         mine.embed_many(self.texts, on_progress=lambda done, total: self._tell(done, total, "Embedding the texts"))
         return mine
 
-    def _open(self, dtype: str) -> EmbeddingsCache:
+    def _open(self, dtype: str, near_cache: int = 0) -> EmbeddingsCache:
         # Without restarting TTLs, a read is what it is in a cache that has none, which is the default.
-        name = f"{self._name}-{dtype}"
-        cache = EmbeddingsCache(name, ttl=TTL_SECONDS, redis_url=self._url, dtype=dtype, refresh_ttl=False, stats=False)
+        cache = EmbeddingsCache(
+            f"{self._name}-{dtype}",
+            ttl=TTL_SECONDS,
+            redis_url=self._url,
+            dtype=dtype,
+            refresh_ttl=False,
+            stats=False,
+            near_cache=near_cache,
+            near_ttl=TTL_SECONDS,
+        )
         self._kept.callback(cache.close)
         return cache
 
     def _drop_later(self, cache: EmbeddingsCache, texts: Sequence[str | bytes], model_name: str) -> None:
         # By their texts, for `clear` walks over all of the server's keys.
         self._kept.callback(cache.mdrop, texts, model_name)
+
+
+def _is_tracked(cache: EmbeddingsCache) -> bool:
+    state = cache.near_state
+    return state is not None and state.tracked
 
 
 def _varied(texts: Sequence[str], number: int) -> list[str]:
@@ -267,6 +294,16 @@ def _dtypes(bench: Bench) -> list[Variant]:
     return variants
 
 
+def _server_and_near(bench: Bench) -> list[Variant]:
+    items = bench.items(max(len(bench.texts), FEW_TEXTS))
+    texts = [item["text"] for item in items]
+    far, near = bench.cache_of(items), bench.near_cache_of(items)
+    return [
+        Variant("From the server", "read", len(texts), lambda _: [far.get(text, _MODEL) for text in texts], all),
+        Variant("From the near cache", "read", len(texts), lambda _: [near.get(text, _MODEL) for text in texts], all),
+    ]
+
+
 def _reads_and_writes(
     name: str, cache: EmbeddingsCache, items: list[CacheItem], memory: float | None = None
 ) -> list[Variant]:
@@ -313,6 +350,13 @@ SCENARIOS: Final = {
             f"What the number type of stored vectors changes: memory, and time in batches of {DTYPE_TEXTS}.",
             False,
             _dtypes,
+        ),
+        Scenario(
+            "near",
+            "Without and with the near cache",
+            "What a text costs where the server is asked for it, and where this process still has it.",
+            False,
+            _server_and_near,
         ),
     )
 }

@@ -14,7 +14,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal, NamedTuple, Protocol
 from embedcache.errors import InvalidInputError, ReadOnlyError, ServerReplyError, TransferError
 from embedcache.inspector import server_info
 from embedcache.keyspace import Keyspace
+from embedcache.near_operations import dropping
 from embedcache.operations import CHUNK_BYTES, CHUNK_ENTRIES, ServerAbilities, checked
 from embedcache.transfer.columns import EntryColumns, PackedEntries, pack_columns, unpack_values
 from embedcache.transfer.footer import NOT_AN_EXPORT, Footer, Tally
@@ -298,7 +299,8 @@ def restore_entries(
         try:
             with reading_ahead(_packed_batches(space, footer, chosen.read_entries(file, CHUNK_ENTRIES))) as batches:
                 for packed in batches:
-                    late, written = connection.drive(write_entries(able, packed, on_conflict))
+                    with closing(dropping(cache_name, write_entries(able, packed, on_conflict))) as operation:
+                        late, written = connection.drive(operation)
                     row += len(packed.keys)
                     expired += late
                     restored += written
