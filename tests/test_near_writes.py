@@ -16,6 +16,7 @@ import redis
 from servers import Server, running
 
 from embedcache import EmbeddingsCache
+from embedcache.connection import RedisConnection
 from embedcache.errors import CacheUnavailableError
 
 MODEL = "a/model"
@@ -163,7 +164,8 @@ def test_a_lost_connection_empties_it_and_comes_back(server: Server) -> None:
         (follower,) = followers(server)
         server.raw.client_kill_filter(_id=follower["id"])
         assert wait_until(lambda: cache.near_state.entries == 0)
-        write(server, "a", [2.0])  # which nobody tells
+        assert value(cache) == [1.0]  # kept again, and while nobody tells
+        write(server, "a", [2.0])
         assert wait_until(lambda: cache.near_state.tracked)
         assert value(cache) == [2.0]
         write(server, "a", [3.0])
@@ -181,6 +183,12 @@ def test_a_server_that_is_killed_and_comes_back_empty() -> None:
         server.start()
         assert value(cache) is None
         assert wait_until(lambda: cache.near_state.tracked)
+
+
+def test_an_embedded_server_is_not_started_for_it(tmp_path: Path) -> None:
+    connection = RedisConnection(f"embedded://{tmp_path}/data")
+    assert connection.push_connection() is None
+    assert not (tmp_path / "data").exists()
 
 
 def test_an_embedded_server_that_was_stopped_is_not_started_for_it(tmp_path: Path) -> None:
@@ -266,6 +274,25 @@ def test_a_write_whose_answer_was_lost_drops_what_it_may_have_changed() -> None:
                 cache.set("a", MODEL, [2.0])
             with pytest.raises(CacheUnavailableError):
                 cache.get("a", MODEL)
+
+
+def test_a_lookup_during_a_write_that_failed_leaves_nothing_behind() -> None:
+    with running("valkey9") as server:
+        url = f"unix://quiet:pw@{server.socket}"
+        server.raw.acl_setuser("quiet", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", "-client"])
+        settings = {"socket_timeout": 0.5}
+        with EmbeddingsCache("c", redis_url=url, connection_kwargs=settings, stats=False, near_cache=10) as cache:
+            cache.set("a", MODEL, [1.0])
+            server.raw.client_pause(10_000, all=False)  # writes wait, reads do not
+            seen: list[Any] = []
+            reader = threading.Timer(0.1, lambda: seen.append(value(cache)))
+            reader.start()
+            with pytest.raises(CacheUnavailableError) as raised:
+                cache.set("a", MODEL, [2.0])
+            reader.join()
+            assert seen == [[1.0]]
+            assert cache.near_state.entries == 0  # for the server may write it yet
+            del raised  # which keeps all that was under way from being collected
 
 
 def test_a_forked_child_has_its_own(server: Server) -> None:
