@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from embedcache.errors import InvalidInputError, InvalidTextError
 from embedcache.near import ENTRY_BYTES, NearCache
 from embedcache.removal import clear_cache
 from embedcache.transfer import export_entries, restore_entries
+from embedcache.vectorizers import CustomVectorizer
 
 MODEL = "a/model"
 VECTOR = [0.5, -1.0, 2.0]
@@ -446,3 +448,31 @@ def test_a_read_only_cache_may_have_one(make_near: Callable[..., Caller], server
     near.get("a", MODEL)
     server.raw.delete(key)
     assert set(map(str, lookups(near, "a", key).values())) == {str(VECTOR)}
+
+
+def test_vectorizers_look_there_first(make_near: Callable[..., Caller]) -> None:
+    near = make_near(stats=True)
+    computed: list[str] = []
+
+    def compute(text: Any) -> list[float]:
+        computed.append(text)
+        return [float(len(text)), 1.0]
+
+    vectorizer = CustomVectorizer(compute, model=MODEL, cache=near.cache)
+    for _ in range(3):
+        assert vectorizer.embed_many(["a", "bb", "a"]).tolist() == [[1.0, 1.0], [2.0, 1.0], [1.0, 1.0]]
+    assert sorted(computed) == ["a", "bb"]
+    counted = near.process_stats()
+    assert (counted.misses, counted.hits, counted.near_hits) == (2, 2, 2)
+
+
+def test_the_page_about_it_runs(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EMBEDCACHE_URL", valkey.url)
+    page = (Path(__file__).parent.parent / "docs" / "near_cache.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - it is ours
+    assert capsys.readouterr().out.startswith("NearState(entries=")
+    names["cache"].close()
