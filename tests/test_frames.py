@@ -44,7 +44,14 @@ def test_sizes(number: int, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.00031, "0.31 ms"), (0.0032, "3.2 ms"), (0.4123, "412 ms"), (1.236, "1.24 s"), (125, "2 min 5 s")],
+    [
+        (0.0000021, "2.1 µs"),
+        (0.00031, "0.31 ms"),
+        (0.0032, "3.2 ms"),
+        (0.4123, "412 ms"),
+        (1.236, "1.24 s"),
+        (125, "2 min 5 s"),
+    ],
 )
 def test_elapsed(seconds: float, words: str) -> None:
     assert wording.elapsed(seconds) == words

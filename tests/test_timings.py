@@ -50,6 +50,10 @@ DTYPES = ScenarioResult(
     ),
 )
 
+NEAR = ScenarioResult(
+    "near", (measured("From the server", "read", 0.0005, 10), measured("From the near cache", "read", 0.00002, 10))
+)
+
 
 def run_of(*results: ScenarioResult, **changed: Any) -> Run:
     return replace(make(), results=results, **changed)
@@ -71,6 +75,9 @@ def test_the_answer_in_words() -> None:
         "call."
     )
     assert timing_words.answer(DTYPES) == "**int8 takes the least memory**: 695 B per entry, 62.0% less than float32."
+    assert timing_words.answer(NEAR) == (
+        "**The near cache answers 25 times faster**: 2.0 µs instead of 50.0 µs per text, 96.0% less latency."
+    )
 
 
 def test_a_cache_that_is_slower_or_alike_is_called_so() -> None:
@@ -98,7 +105,7 @@ def test_a_scenario_of_a_later_version_is_named_and_not_explained() -> None:
 
 
 def test_cards() -> None:
-    found = {card.label: card.value for card in timing_words.cards(run_of(CACHE, BATCH, SIZES, DTYPES))}
+    found = {card.label: card.value for card in timing_words.cards(run_of(CACHE, BATCH, SIZES, DTYPES, NEAR))}
     assert found == {
         "Speedup": "23 times",
         "Latency saved": "95.7%",
@@ -108,6 +115,8 @@ def test_cards() -> None:
         "Most written": "250,000/s",
         "Entry as float32": "1.8 KiB",
         "Entry as int8": "695 B",
+        "Near hit": "2.0 µs",
+        "Near cache": "25 times",
     }
 
 

@@ -53,9 +53,9 @@ def answer(result: ScenarioResult) -> str:
     return tell(result) if tell else ""
 
 
-def _about_cache(result: ScenarioResult) -> str:
+def _about_cache(result: ScenarioResult, what: str = "The cache") -> str:
     return " ".join(
-        f"**The cache answers {_faster(each)}**: {elapsed(each.variant.per_text)} instead of "
+        f"**{what} answers {_faster(each)}**: {elapsed(each.variant.per_text)} instead of "
         f"{elapsed(each.baseline.per_text)} per text, {_latency(each)}."
         for each in result.comparisons()
     )
@@ -103,6 +103,7 @@ _ANSWERS: Final[dict[str, Callable[[ScenarioResult], str]]] = {
     "batch": _about_batch,
     "sizes": _about_sizes,
     "dtypes": _about_dtypes,
+    "near": lambda result: _about_cache(result, "The near cache"),
 }
 
 
@@ -201,9 +202,23 @@ def _dtype_cards(result: ScenarioResult) -> list[Card]:
     ]
 
 
+def _near_cards(result: ScenarioResult) -> list[Card]:
+    return [
+        card
+        for each in result.comparisons()[:1]
+        for card in (
+            Card(
+                "Near hit", elapsed(each.variant.per_text), "What a text takes from the process itself, by the median."
+            ),
+            Card("Near cache", f"{times(each.speedup)} times", "How many times less that is than from the server."),
+        )
+    ]
+
+
 _CARDS: Final[dict[str, Callable[[ScenarioResult], list[Card]]]] = {
     "cache": _cache_cards,
     "batch": _batch_cards,
     "sizes": _size_cards,
     "dtypes": _dtype_cards,
+    "near": _near_cards,
 }

@@ -24,6 +24,7 @@ _SIZE_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _PLAIN: Final = frozenset("\n\t")
 _BACKTICKS: Final = re.compile(r"`+")
 _UNPLAIN: Final = re.compile(r"[^\w .+-]|_")
+_LEAST_MILLISECONDS: Final = 0.1
 _LEAST_AMOUNT: Final = 0.0001
 _MINUTE: Final = 60
 _HOUR: Final = 3_600
@@ -67,8 +68,10 @@ def amount(number: float) -> str:
 
 
 def elapsed(seconds: float) -> str:
-    """How long something took: 0.31 ms, 3.2 ms, 412 ms, 1.24 s, 2 min 5 s."""
+    """How long something took: 2.1 µs, 0.31 ms, 3.2 ms, 412 ms, 1.24 s, 2 min 5 s."""
     milliseconds = seconds * 1000
+    if 0 < milliseconds < _LEAST_MILLISECONDS:
+        return f"{1000 * milliseconds:.1f} µs"
     for limit, digits in ((1, 2), (100, 1), (1000, 0)):
         if milliseconds < limit:
             return f"{milliseconds:.{digits}f} ms"
