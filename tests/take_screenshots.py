@@ -74,7 +74,21 @@ def embed(page: Page) -> None:
     expect(page.get_by_test_id("stMetric").first).to_be_visible(timeout=PATIENCE)
 
 
-ACTIONS: dict[str, Callable[[Page], None]] = {"embed": embed}
+def wait_for_map(page: Page) -> None:
+    """Waits for the points."""
+    expect(page.locator(".js-plotly-plot .point").first).to_be_visible(timeout=PATIENCE)
+
+
+def plan(page: Page) -> None:
+    """Plans to remove what talks of water."""
+    page.get_by_label("Text contains", exact=True).fill("water")
+    page.get_by_label("Text contains", exact=True).press("Enter")
+    settle(page)
+    page.get_by_role("button", name="Make a plan").click()
+    expect(page.get_by_test_id("stMetric").first).to_be_visible(timeout=PATIENCE)
+
+
+ACTIONS: dict[str, Callable[[Page], None]] = {"embed": embed, "vector_map": wait_for_map, "cleanup": plan}
 
 
 def take(browser: Browser, address: str, name: str, size: tuple[int, int], scheme: str, suffix: str) -> None:
