@@ -84,6 +84,7 @@ def test_another_processs_write_is_seen_within_a_moment(server: Server, how: str
 def test_what_others_write_elsewhere_leaves_it_alone(server: Server) -> None:
     with tracked(server) as cache:
         key = write(server, "a", [1.0])
+        time.sleep(0.2)  # what the server tells of this write has come, and does not drop what is looked up after it
         assert wait_until(lambda: value(cache) == [1.0] and cache.near_state.entries == 1)
         write(server, "b", [1.0])
         server.raw.set("c:stats:{x}", 1)
@@ -96,6 +97,7 @@ def test_what_others_write_elsewhere_leaves_it_alone(server: Server) -> None:
 def test_looking_up_entries_with_a_ttl_does_not_drop_them(server: Server) -> None:
     with tracked(server, ttl=LONG) as cache:
         write(server, "a", [1.0], ttl=LONG)
+        time.sleep(0.2)  # as above
         assert wait_until(lambda: value(cache) == [1.0] and cache.near_state.entries == 1)
         time.sleep(0.2)
         assert cache.near_state.entries == 1
