@@ -26,7 +26,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # the tests know how to run a dashboard and a browser
 
-from browser import dashboard, launch, settle  # noqa: E402
+from browser import dashboard, launch, settle  # noqa: E402 - found by the line above
 
 CACHE = "embedcache"
 PATIENCE = 120_000

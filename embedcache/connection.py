@@ -50,8 +50,6 @@ from embedcache.read_only import check_reads
 from embedcache.server import EmbeddedServer
 from embedcache.urls import EMBEDDED_URL, URL_VARIABLE, mask_password, parse, parse_embedded, scheme_of
 
-__all__ = ["EMBEDDED_URL", "URL_VARIABLE", "RedisConnection", "mask_password"]
-
 R = TypeVar("R")
 
 CONNECT_SECONDS: Final = 1.0

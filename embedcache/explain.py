@@ -76,7 +76,7 @@ class Explanation:
             stored=_moment(self.stored_at),
             ended=_moment(self.expired_at),
             models=", ".join(sorted({repr(model) for _, model in self.similar})),
-            texts=", ".join(repr(text if len(text) <= 80 else text[:80]) for text, _ in self.similar[:3]),  # noqa: PLR2004
+            texts=", ".join(repr(text if len(text) <= 80 else text[:80]) for text, _ in self.similar[:3]),  # noqa: PLR2004 - a sentence's width
         )
 
 

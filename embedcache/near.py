@@ -303,7 +303,7 @@ _registering = threading.Lock()
 
 def _start_over_in_child() -> None:
     """The parent's locks may be held by threads that are gone, and nothing tells the child of what others write."""
-    global _registering  # noqa: PLW0603
+    global _registering  # noqa: PLW0603 - the parent's may be locked for ever
     _registering = threading.Lock()
     for near in _alive:
         near._start_over()

@@ -29,6 +29,18 @@ def kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     flush_all()  # what one test counted is not written into the next one's server
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real Chromium. Of one module and not of all: Playwright runs an event loop as long as it is there."""
+    from browser import launch  # imports playwright itself, which the extra dev brings
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = launch(playwright)
+        yield launched
+        launched.close()
+
+
 @pytest.fixture(scope="session")
 def start_server() -> Iterator[Callable[[str], Server]]:
     """Starts a server of a kind, once per session."""

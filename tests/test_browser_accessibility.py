@@ -9,8 +9,8 @@ import pytest
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from browser import dashboard, launch, settle  # noqa: E402 - imports playwright itself
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+from browser import dashboard, settle  # noqa: E402 - imports playwright itself
+from playwright.sync_api import Browser, Page, expect  # noqa: E402
 from servers import Server, running  # noqa: E402
 
 from embedcache import EmbeddingsCache  # noqa: E402
@@ -18,14 +18,6 @@ from embedcache import EmbeddingsCache  # noqa: E402
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
 RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = launch(playwright)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

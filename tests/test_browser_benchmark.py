@@ -12,8 +12,8 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
-from browser import dashboard, launch, settle  # noqa: E402 - imports playwright itself
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+from browser import dashboard, settle  # noqa: E402 - imports playwright itself
+from playwright.sync_api import Browser, Page, expect  # noqa: E402
 from servers import Server, running  # noqa: E402
 from test_benchmark_runs import make  # noqa: E402
 
@@ -26,14 +26,6 @@ pytestmark = pytest.mark.browser
 MEASURED = 90_000  # milliseconds within which a short benchmark is over, on a busy machine too
 RUN = "Run the benchmark"
 NEAR = "Without and with the near cache"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = launch(playwright)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

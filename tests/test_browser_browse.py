@@ -10,8 +10,8 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
-from browser import dashboard, launch, settle  # noqa: E402 - imports playwright itself
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright  # noqa: E402
+from browser import dashboard, settle  # noqa: E402 - imports playwright itself
+from playwright.sync_api import Browser, Locator, Page, expect  # noqa: E402
 
 from embedcache import EmbeddingsCache, transfer  # noqa: E402
 
@@ -23,14 +23,6 @@ DESK = {"width": 1440, "height": 900}
 PATIENCE = 60_000
 HEADER, ROW = 38, 35  # pixels
 TICK_X, OPEN_X = 16, 66
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = launch(playwright)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
-from browser import dashboard, launch, settle  # noqa: E402 - imports playwright itself
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright  # noqa: E402
+from browser import dashboard, settle  # noqa: E402 - imports playwright itself
+from playwright.sync_api import Browser, Locator, Page, expect  # noqa: E402
 
 from embedcache import EmbeddingsCache, HFTextVectorizer  # noqa: E402
 from embedcache.vectorizers import DEFAULT_MODEL  # noqa: E402
@@ -22,14 +22,6 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)><b>bold</b> **st
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1440, "height": 900}
 SLOW = 60_000  # milliseconds; a machine that runs other tests beside these takes its time
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = launch(playwright)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
-from browser import ROOT, dashboard, launch, settle  # noqa: E402 - imports playwright itself
+from browser import ROOT, dashboard, settle  # noqa: E402 - imports playwright itself
 from looking import redisvl_hash  # noqa: E402
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, Page, expect  # noqa: E402
 from servers import Server, running  # noqa: E402
 
 from embedcache import EmbeddingsCache  # noqa: E402
@@ -53,14 +53,6 @@ PLACES = """() => Object.fromEntries(
         element => [element.innerText.split('\\n')[0], element.getBoundingClientRect().top]
     )
 )"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = launch(playwright)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
-from browser import dashboard, launch, settle  # noqa: E402 - imports playwright itself
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+from browser import dashboard, settle  # noqa: E402 - imports playwright itself
+from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
 from embedcache import EmbeddingsCache  # noqa: E402
 
@@ -18,14 +18,6 @@ pytestmark = pytest.mark.browser
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> <b>bold</b>"
 PATIENCE = 60_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = launch(playwright)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
