@@ -22,10 +22,9 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.client import NEVER_DECODE
 from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, RedisError, ResponseError
+from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -40,13 +39,10 @@ from embedcache.client_settings import (
     settings_of,
     without_touching,
 )
-from embedcache.errors import (
-    CacheUnavailableError,
-    EmbeddedServerError,
-    ServerReplyError,
-)
+from embedcache.errors import CacheUnavailableError, EmbeddedServerError
 from embedcache.operations import Command, Operation
 from embedcache.read_only import check_reads
+from embedcache.round_trips import KeptConnections, asend, send
 from embedcache.server import EmbeddedServer
 from embedcache.urls import EMBEDDED_URL, URL_VARIABLE, mask_password, parse, parse_embedded, scheme_of
 
@@ -59,7 +55,6 @@ SOCKET_READ_BYTES: Final = 64 * 1024  # read per system call; a batch arrives a 
 MAX_CONNECTIONS: Final = 1024
 MAX_ASYNC_CONNECTIONS: Final = 64
 
-_UNDECODED: Final = {NEVER_DECODE: True}
 _NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError)  # or none that is Redis's
 
 
@@ -101,6 +96,7 @@ class RedisConnection:
         self._lock = threading.RLock()
         _locked.add(self)
         self._client: redis.Redis | None = client
+        self._kept: KeptConnections | None = None
         self._second_client: redis.Redis | None = None
         self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient] = WeakKeyDictionary()
         self._embedded: EmbeddedServer | None = None
@@ -164,29 +160,36 @@ class RedisConnection:
         if self._read_only:
             check_reads(commands)
         try:
-            return _send(self._background_client() if background else self.client(), commands)
+            return self._round_trip(commands, background=background)
         except _NO_ANSWER as error:
             server = self._embedded
             if server is None or background:
                 raise self._unavailable(error) from error
         self._bring_back(server)
         try:
-            return _send(self.client(), commands)
+            return self._round_trip(commands)
         except _NO_ANSWER as error:
             raise self._unavailable(error) from error
+
+    def _round_trip(self, commands: list[Command], *, background: bool = False) -> list[Any]:
+        if (kept := self._kept) is None:
+            client = self._background_client() if background else self.client()
+            if (kept := self._kept) is None or client is not self._client:
+                return send(client, commands)
+        return kept.send(commands)
 
     async def _aexchange(self, commands: list[Command]) -> list[Any]:
         if self._read_only:
             check_reads(commands)
         try:
-            return await _asend(await self.async_client(), commands)
+            return await asend(await self.async_client(), commands)
         except _NO_ANSWER as error:
             server = self._embedded
             if server is None:
                 raise self._unavailable(error) from error
         await asyncio.to_thread(self._bring_back, server)
         try:
-            return await _asend(await self.async_client(), commands)
+            return await asend(await self.async_client(), commands)
         except _NO_ANSWER as error:
             raise self._unavailable(error) from error
 
@@ -207,7 +210,11 @@ class RedisConnection:
         if self._client is None:
             with self._lock:
                 if self._client is None:
-                    self._client = self._make_client()
+                    made = self._make_client()
+                    # Credentials that change by themselves are sent again when a connection passes the pool.
+                    if made.connection_pool.connection_kwargs.get("credential_provider") is None:
+                        self._kept = KeptConnections(made)
+                    self._client = made
         return self._client
 
     def _background_client(self) -> redis.Redis:
@@ -295,7 +302,7 @@ class RedisConnection:
         """Closes what we opened, and leaves the embedded server. The next call opens it again."""
         with self._lock:
             clients = [self._client, self._second_client]
-            self._client, self._second_client = self._given_client, None
+            self._client, self._second_client, self._kept = self._given_client, None, None
             server, self._embedded = self._embedded, None
         for client in clients:
             if client is not None and client is not self._given_client:
@@ -314,13 +321,15 @@ class RedisConnection:
 _locked: WeakSet[RedisConnection] = WeakSet()
 
 
-def _renew_locks() -> None:
-    """In a forked child, the thread that held a lock may not exist to let it go."""
+def _start_over_in_child() -> None:
+    """The thread that held a lock may not exist to let it go, and the parent's sockets are the parent's."""
     for connection in _locked:
         connection._lock = threading.RLock()
+        if connection._kept is not None:
+            connection._kept.forget()
 
 
-os.register_at_fork(after_in_child=_renew_locks)
+os.register_at_fork(after_in_child=_start_over_in_child)
 
 
 class _LoopClient:
@@ -351,43 +360,3 @@ class _LoopClient:
     async def aclose(self) -> None:
         if self._waiting is not None:
             await self._waiting.aclose()
-
-
-# ------------------------------------------------------------------------------------------------ round trips
-
-
-def _send(client: redis.Redis, commands: list[Command]) -> list[Any]:
-    """One round trip. `_UNDECODED` keeps replies bytes on a client with ``decode_responses=True`` as well."""
-    if len(commands) == 1:
-        try:
-            return [client.execute_command(*commands[0], **_UNDECODED)]
-        except ResponseError as error:
-            return [_reply_error(error)]
-    with client.pipeline(transaction=False) as pipe:
-        for command in commands:
-            pipe.execute_command(*command, **_UNDECODED)
-        return _reply_errors(pipe.execute(raise_on_error=False))
-
-
-async def _asend(client: redis.asyncio.Redis, commands: list[Command]) -> list[Any]:
-    if len(commands) == 1:
-        try:
-            return [await client.execute_command(*commands[0], **_UNDECODED)]
-        except ResponseError as error:
-            return [_reply_error(error)]
-    async with client.pipeline(transaction=False) as pipe:
-        for command in commands:
-            pipe.execute_command(*command, **_UNDECODED)
-        return _reply_errors(await pipe.execute(raise_on_error=False))
-
-
-def _reply_errors(replies: list[Any]) -> list[Any]:
-    return [_reply_error(reply) if isinstance(reply, RedisError) else reply for reply in replies]
-
-
-def _reply_error(error: RedisError) -> ServerReplyError:
-    """The server's error under its own code, which redis-py cuts off the messages that it knows."""
-    code, message = getattr(error, "status_code", None), str(error)
-    translated = ServerReplyError(f"{code} {message}" if code and not message.startswith(code) else message)
-    translated.__cause__ = error
-    return translated

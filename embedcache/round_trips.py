@@ -1,0 +1,127 @@
+"""Batches of commands to their replies, one round trip each.
+
+`KeptConnections` serves the clients that we make. redis-py's own way to a reply (a connection out of the pool, asked
+whether it is still sound, observed, put back) takes longer than the server's answer to a GET; here a connection in
+steady use stays out of the pool. Clients that were passed in are used by `send`, as redis-py would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, Final
+
+import redis
+import redis.asyncio
+from redis.client import NEVER_DECODE
+from redis.connection import Connection
+from redis.exceptions import RedisError, ResponseError
+
+from embedcache.errors import ServerReplyError
+from embedcache.operations import Command
+
+IDLE_SECONDS: Final = 1.0
+"""A connection unused for longer goes through the pool, which looks whether the server has closed it."""
+
+# As redis-py wants it: replies stay bytes on a client with ``decode_responses=True`` as well.
+_UNDECODED: Final = {NEVER_DECODE: True}
+
+
+class KeptConnections:
+    """Connections of a client's pool, kept between round trips by whoever uses them most.
+
+    Threads may share it. A connection on which anything went wrong, a round trip broken off by an exception of the
+    program's own among that, is closed before anybody else gets it: no reply ever reaches another caller.
+
+    Args:
+        client: A client of our own making, with a pool of its own.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pool = client.connection_pool
+        self._callbacks: Mapping[str, Callable[[Any], Any]] = dict(client.response_callbacks)
+        self._idle: list[tuple[Connection, float]] = []
+
+    def send(self, commands: Sequence[Command]) -> list[Any]:
+        """One reply per command, in order; the server's errors as values."""
+        connection = self._take()
+        try:
+            replies = connection.retry.call_with_retry(
+                lambda: self._exchange(connection, commands), lambda _: connection.disconnect()
+            )
+        except BaseException:
+            connection.disconnect()
+            self._pool.release(connection)
+            raise
+        if connection.should_reconnect():
+            self._pool.release(connection)
+        else:
+            self._idle.append((connection, monotonic()))
+        return replies
+
+    def forget(self) -> None:
+        """Lets go of the idle connections without a word to the server: in a forked child, they are the parent's."""
+        self._idle = []
+
+    def _take(self) -> Connection:
+        try:
+            connection, since = self._idle.pop()
+        except IndexError:  # asking first would let another thread in between
+            return self._pool.get_connection()
+        if monotonic() - since < IDLE_SECONDS:
+            return connection
+        self._pool.release(connection)
+        return self._pool.get_connection()
+
+    def _exchange(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
+        if len(commands) == 1:
+            connection.send_command(*commands[0])
+        else:
+            connection.send_packed_command(connection.pack_commands(commands))
+        return [self._read(connection, command[0]) for command in commands]
+
+    def _read(self, connection: Connection, name: object) -> Any:
+        try:
+            reply = connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            return _reply_error(error)
+        callback = self._callbacks.get(name)  # type: ignore[call-overload]  # a name that is no str has none
+        return reply if callback is None else callback(reply)
+
+
+def send(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+    """As `KeptConnections.send`, by a client's own means."""
+    if len(commands) == 1:
+        try:
+            return [client.execute_command(*commands[0], **_UNDECODED)]
+        except ResponseError as error:
+            return [_reply_error(error)]
+    with client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            pipe.execute_command(*command, **_UNDECODED)
+        return _reply_errors(pipe.execute(raise_on_error=False))
+
+
+async def asend(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:
+    """Async twin of `send`."""
+    if len(commands) == 1:
+        try:
+            return [await client.execute_command(*commands[0], **_UNDECODED)]
+        except ResponseError as error:
+            return [_reply_error(error)]
+    async with client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            pipe.execute_command(*command, **_UNDECODED)
+        return _reply_errors(await pipe.execute(raise_on_error=False))
+
+
+def _reply_errors(replies: list[Any]) -> list[Any]:
+    return [_reply_error(reply) if isinstance(reply, RedisError) else reply for reply in replies]
+
+
+def _reply_error(error: RedisError) -> ServerReplyError:
+    """The server's error under its own code, which redis-py cuts off the messages that it knows."""
+    code, message = getattr(error, "status_code", None), str(error)
+    translated = ServerReplyError(f"{code} {message}" if code and not message.startswith(code) else message)
+    translated.__cause__ = error
+    return translated
