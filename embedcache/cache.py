@@ -187,11 +187,11 @@ class EmbeddingsCache(NearbyCache):
         return self._drive(self._get_one(text, model_name), model_name)
 
     async def aget(self, text: Text, model_name: str) -> CacheEntry | None:
-        """Async twin of `get`."""
+        """Async twin of `get`. Calls that many tasks of one loop make at the same time share their round trips."""
         near = self._near
         if near is not None and (entry := self._get_near(near, text, model_name)) is not None:
             return entry
-        return await self._adrive(self._get_one(text, model_name), model_name)
+        return await self._aget(text, model_name)
 
     def exists(self, text: Text, model_name: str) -> bool:
         """Whether this text is cached under this model. No vector is moved, no TTL restarted.

@@ -17,6 +17,7 @@ from embedcache.operations import Operation
 from embedcache.watched import WatchedCache
 
 if TYPE_CHECKING:
+    from embedcache.coalescing import Coalescer
     from embedcache.connection import RedisConnection
 
 
@@ -35,9 +36,12 @@ class NearbyCache(WatchedCache):
         super().__init__(space, connection, **watching)
         self._refresh = refresh
         self._near = near
+        from embedcache.coalescing import Coalescer  # asyncio comes with it: as late as the connection
+
+        self._together: Coalescer[CacheEntry | None] = Coalescer()
         self._tracking = None
         if near is not None:
-            from embedcache.tracking import Tracking  # as late as the connection, for the same reason
+            from embedcache.tracking import Tracking  # the same
 
             self._tracking = Tracking(connection, near)
 
@@ -54,6 +58,16 @@ class NearbyCache(WatchedCache):
         if entry is not None:
             self._counters.looked_up(model_name, started, (), (), 0, 0, 0, 1)
         return entry
+
+    async def _aget(self, text: Text, model_name: str) -> CacheEntry | None:
+        call = self._together.load(text, model_name, self._aget_alone, self._aget_together)
+        return await self._awatch("get", model_name, call)
+
+    async def _aget_alone(self, text: Text, model_name: str) -> CacheEntry | None:
+        return await self.connection.adrive(self._get_one(text, model_name))
+
+    async def _aget_together(self, texts: list[Text], model_name: str) -> list[CacheEntry | None]:
+        return await self.connection.adrive(self._mget(texts, model_name))
 
     def _get_one(self, text: Text, model_name: str) -> Operation[CacheEntry | None]:
         near = self._near

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import GeneratorType
@@ -96,23 +96,28 @@ class WatchedCache:
                 operation.close()  # an error keeps it alive, and the near cache is to drop its keys now
 
     async def _adrive(self, operation: Operation[R], model_name: str | None = None, *, writes: bool = False) -> R:
-        if writes:
-            self._check_writable()
-            operation = dropping(self._space.name, operation)
+        if not writes:
+            return await self._awatch(_name(operation), model_name, self.connection.adrive(operation))
+        self._check_writable()
+        operation = dropping(self._space.name, operation)
+        try:
+            return await self._awatch(_name(operation), model_name, self.connection.adrive(operation))
+        finally:
+            operation.close()
+
+    async def _awatch(self, name: str, model_name: str | None, call: Awaitable[R]) -> R:
+        """What the call returns, seen by the observer and counted where it fails."""
         observer = self.observer
         try:
             if observer is None:
-                return await self.connection.adrive(operation)
-            with observer(_name(operation), model_name) as done:
-                result = await self.connection.adrive(operation)
+                return await call
+            with observer(name, model_name) as done:
+                result = await call
                 done(result)
                 return result
         except (CacheUnavailableError, ServerReplyError):
             self._counters.count(model_name, errors=1)
             raise
-        finally:
-            if writes:
-                operation.close()
 
     def _check_writable(self) -> None:
         """Refuses a write, before any round trip.
