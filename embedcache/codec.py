@@ -5,7 +5,7 @@ r"""Entries to packed bytes and back. `docs/format.md` gives the format byte by 
     0   3s  magic "EMB"          12  u32 offset of the vector
     3   u8  version, 1           16  u8  dtype (low 4 bits), padding before the vector (high 4)
     4   u32 TTL in seconds, 0    17  u8  the text was 0 str, 1 bytes    \
-    8   u32 CRC-32 of [12:]      18  u16 length of the model name        |  the tag
+    8   u32 checksum of [12:]    18  u16 length of the model name        |  the tag
                                  20  u32 length of the text              |
     24  text ":" model name in UTF-8, which are the bytes the entry id is the SHA-256 of  /
     ..  MessagePack [inserted_at, metadata], padding, the vector little-endian at a multiple of 8
@@ -13,8 +13,8 @@ r"""Entries to packed bytes and back. `docs/format.md` gives the format byte by 
 From byte 17 on, the value repeats the *tag*: what was asked for. One `startswith` therefore tells a hit from another
 text under the same key. The TTL lies before the checksummed part, so that it can be changed in place.
 
-A checksum costs 0.5 us for 1.7 kB and is what makes a flipped bit a miss instead of a wrong vector; comparing lengths
-alone let truncated values through.
+The checksum is the low half of XXH3's 64 bits. It costs 0.1 us for 1.7 kB, where CRC-32 costs 0.5, and is what makes a
+flipped bit a miss instead of a wrong vector; comparing lengths alone let truncated values through.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from math import isfinite
-from typing import Any, Final, NamedTuple, TypeAlias, cast
-from zlib import crc32
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgpack
 import numpy as np
 import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
 
 from embedcache.entry import CacheEntry, FloatArray, Metadata, Text
 from embedcache.errors import InvalidInputError
@@ -45,6 +45,7 @@ HEADER_BYTES: Final = 24
 _HEADER: Final = struct.Struct("<4sIIIBBHI")
 _TAG: Final = struct.Struct("<BHI")
 _CHECKED_FROM: Final = 12
+_CHECKSUM_BITS: Final = 0xFFFFFFFF
 _ALIGNMENT: Final = 8
 _DTYPE_BITS: Final = 0x0F
 _SCALE: Final = np.dtype("<f4")
@@ -178,8 +179,13 @@ def encode(tag: bytes, vector: Buffer, dtype: StoredDtype, ttl: int | None, rest
     end = TAG_OFFSET + len(tag) + len(rest)
     padding = -end % _ALIGNMENT
     head = _OFFSET_AND_DTYPE.pack(end + padding, dtype.code | padding << 4) + tag + rest + _PADDING[padding]
-    # Two checksums chained cost less than joining head and vector once more to take one.
-    return b"".join((_UNCHECKED.pack(MAGIC, ttl or 0, crc32(vector, crc32(head))), head, vector))
+    checked = b"".join((head, vector))
+    return _UNCHECKED.pack(MAGIC, ttl or 0, checksum(checked)) + checked
+
+
+def checksum(checked: Buffer) -> int:
+    """The checksum of what follows it in a value."""
+    return xxh3_64_intdigest(checked) & _CHECKSUM_BITS
 
 
 # MessagePack by hand for what is the same in every entry: an array of two, of which the first is a float64.
@@ -197,7 +203,7 @@ def is_sound(value: bytes) -> bool:
     return (
         value.startswith(MAGIC)
         and len(value) > HEADER_BYTES
-        and crc32(memoryview(value)[_CHECKED_FROM:]) == int.from_bytes(value[8:12], "little")
+        and checksum(memoryview(value)[_CHECKED_FROM:]) == int.from_bytes(value[8:12], "little")
     )
 
 
@@ -278,8 +284,12 @@ def decode(value: bytes | None, key: str, tag: bytes, text: Text, model_name: st
     """
     if value is None or len(value) <= HEADER_BYTES:
         return None
-    magic, ttl, checksum, offset, packing = _START.unpack_from(value)
-    if magic != MAGIC or not value.startswith(tag, TAG_OFFSET) or crc32(memoryview(value)[_CHECKED_FROM:]) != checksum:
+    magic, ttl, expected, offset, packing = _START.unpack_from(value)
+    if (
+        magic != MAGIC
+        or not value.startswith(tag, TAG_OFFSET)
+        or checksum(memoryview(value)[_CHECKED_FROM:]) != expected
+    ):
         return None
     start = TAG_OFFSET + len(tag)
     if value[start + _INSERTED_AT.size : start + _INSERTED_AT.size + 1] == _NIL:
@@ -376,30 +386,33 @@ def _float32_rows(values: Sequence[bytes | None], tags: Sequence[bytes], dimensi
     size = _payload_bytes(values, tags)
     if size < 1 or size % _FLOAT32.item.itemsize or dimension not in (None, size // _FLOAT32.item.itemsize):
         return None
-    matrix: FloatArray = np.empty((len(values), size // _FLOAT32.item.itemsize), _FLOAT32.item)
-    target = memoryview(cast("Any", matrix)).cast("B")
+    absent = np.full(size // _FLOAT32.item.itemsize, np.nan, _FLOAT32.item).tobytes()
+    rows: list[Buffer] = []
     misses: list[int] = []
     any_ttl = False
     float32 = _FLOAT32.code
-    start = 0
-    for value, tag in zip(values, tags, strict=True):
-        end = start + size
+    for index, (value, tag) in enumerate(zip(values, tags, strict=True)):
         if value is not None and len(value) > HEADER_BYTES:
-            magic, ttl, checksum, offset, packing = _START.unpack_from(value)
+            magic, ttl, expected, offset, packing = _START.unpack_from(value)
             view = memoryview(value)
-            if magic == MAGIC and value.startswith(tag, TAG_OFFSET) and crc32(view[_CHECKED_FROM:]) == checksum:
-                if packing & _DTYPE_BITS != float32 or len(value) - offset != size:
+            # As `checksum`, whose call would be a tenth of all this.
+            if (
+                magic == MAGIC
+                and value.startswith(tag, TAG_OFFSET)
+                and xxh3_64_intdigest(view[_CHECKED_FROM:]) & _CHECKSUM_BITS == expected
+            ):
+                row = view[offset:]
+                if packing & _DTYPE_BITS != float32 or len(row) != size:
                     return None
-                target[start:end] = view[offset:]
+                rows.append(row)
                 any_ttl = any_ttl or ttl > 0
-                start = end
                 continue
-        misses.append(start // size)
-        start = end
+        misses.append(index)
+        rows.append(absent)
+    # One join of all the rows costs half of copying each into its place. Of a bytearray, the matrix can be written to.
+    matrix: FloatArray = np.frombuffer(bytearray().join(rows), _FLOAT32.item).reshape(len(values), -1)
     mask = np.ones(len(values), dtype=np.bool_)
-    if misses:
-        mask[misses] = False
-        matrix[misses] = np.nan
+    mask[misses] = False
     return Rows(matrix, mask, any_ttl)
 
 
