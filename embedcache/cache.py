@@ -180,18 +180,21 @@ class EmbeddingsCache(NearbyCache):
         )
 
     def get(self, text: Text, model_name: str) -> CacheEntry | None:
-        """The entry of this text and model, or None. A hit starts its own TTL again, if `refresh_ttl`."""
+        """The entry of this text and model, or None. A hit starts its own TTL again, if `refresh_ttl`.
+
+        Calls that many threads make at the same time share their round trips.
+        """
         near = self._near
         if near is not None and (entry := self._get_near(near, text, model_name)) is not None:
             return entry
-        return self._drive(self._get_one(text, model_name), model_name)
+        return self._watch("get", model_name, self._get, text, model_name)
 
     async def aget(self, text: Text, model_name: str) -> CacheEntry | None:
-        """Async twin of `get`. Calls that many tasks of one loop make at the same time share their round trips."""
+        """Async twin of `get`. Calls that tasks of one loop make at the same time share their round trips."""
         near = self._near
         if near is not None and (entry := self._get_near(near, text, model_name)) is not None:
             return entry
-        return await self._aget(text, model_name)
+        return await self._awatch("get", model_name, self._aget(text, model_name))
 
     def exists(self, text: Text, model_name: str) -> bool:
         """Whether this text is cached under this model. No vector is moved, no TTL restarted.

@@ -17,7 +17,7 @@ from embedcache.operations import Operation
 from embedcache.watched import WatchedCache
 
 if TYPE_CHECKING:
-    from embedcache.coalescing import Coalescer
+    from embedcache.coalescing import TaskCoalescer, ThreadCoalescer
     from embedcache.connection import RedisConnection
 
 
@@ -36,9 +36,11 @@ class NearbyCache(WatchedCache):
         super().__init__(space, connection, **watching)
         self._refresh = refresh
         self._near = near
-        from embedcache.coalescing import Coalescer  # asyncio comes with it: as late as the connection
+        # asyncio comes with it: as late as the connection.
+        from embedcache.coalescing import TaskCoalescer, ThreadCoalescer
 
-        self._together: Coalescer[CacheEntry | None] = Coalescer()
+        self._tasks: TaskCoalescer[CacheEntry | None] = TaskCoalescer()
+        self._threads: ThreadCoalescer[CacheEntry | None] = ThreadCoalescer()
         self._tracking = None
         if near is not None:
             from embedcache.tracking import Tracking  # the same
@@ -59,9 +61,17 @@ class NearbyCache(WatchedCache):
             self._counters.looked_up(model_name, started, (), (), 0, 0, 0, 1)
         return entry
 
+    def _get(self, text: Text, model_name: str) -> CacheEntry | None:
+        return self._threads.load(text, model_name, self._get_alone, self._get_together)
+
+    def _get_alone(self, text: Text, model_name: str) -> CacheEntry | None:
+        return self.connection.drive(self._get_one(text, model_name))
+
+    def _get_together(self, texts: list[Text], model_name: str) -> list[CacheEntry | None]:
+        return self.connection.drive(self._mget(texts, model_name))
+
     async def _aget(self, text: Text, model_name: str) -> CacheEntry | None:
-        call = self._together.load(text, model_name, self._aget_alone, self._aget_together)
-        return await self._awatch("get", model_name, call)
+        return await self._tasks.load(text, model_name, self._aget_alone, self._aget_together)
 
     async def _aget_alone(self, text: Text, model_name: str) -> CacheEntry | None:
         return await self.connection.adrive(self._get_one(text, model_name))

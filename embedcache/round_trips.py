@@ -7,6 +7,7 @@ steady use stays out of the pool. Clients that were passed in are used by `send`
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
@@ -41,6 +42,8 @@ class KeptConnections:
         self._pool = client.connection_pool
         self._callbacks: Mapping[str, Callable[[Any], Any]] = dict(client.response_callbacks)
         self._idle: list[tuple[Connection, float]] = []
+        # At exit, too, while sockets can still be closed in order: some cache may live as long as its module.
+        weakref.finalize(self, self._pool.disconnect)
 
     def send(self, commands: Sequence[Command]) -> list[Any]:
         """One reply per command, in order; the server's errors as values."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import GeneratorType
-from typing import TYPE_CHECKING, Final, Protocol, SupportsFloat, TypeVar, cast
+from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, SupportsFloat, TypeVar, cast
 
 from embedcache import buckets, explain, flushing, statistics
 from embedcache.buckets import SlowLookup, Standing
@@ -24,6 +24,7 @@ from embedcache.statistics import CacheStats, Window
 if TYPE_CHECKING:
     from embedcache.connection import RedisConnection
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 SLOW_LOOKUP_SECONDS: Final = 0.1
@@ -77,23 +78,28 @@ class WatchedCache:
     # ---------------------------------------------------------------------------------------- driving
 
     def _drive(self, operation: Operation[R], model_name: str | None = None, *, writes: bool = False) -> R:
-        if writes:
-            self._check_writable()
-            operation = dropping(self._space.name, operation)
+        if not writes:
+            return self._watch(_name(operation), model_name, self.connection.drive, operation)
+        self._check_writable()
+        operation = dropping(self._space.name, operation)
+        try:
+            return self._watch(_name(operation), model_name, self.connection.drive, operation)
+        finally:
+            operation.close()  # an error keeps it alive, and the near cache is to drop its keys now
+
+    def _watch(self, name: str, model_name: str | None, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """What the call returns, seen by the observer and counted where it fails."""
         observer = self.observer  # read once: another thread may take it away
         try:
             if observer is None:
-                return self.connection.drive(operation)
-            with observer(_name(operation), model_name) as done:
-                result = self.connection.drive(operation)
+                return call(*args, **kwargs)
+            with observer(name, model_name) as done:
+                result = call(*args, **kwargs)
                 done(result)
                 return result
         except (CacheUnavailableError, ServerReplyError):
             self._counters.count(model_name, errors=1)
             raise
-        finally:
-            if writes:
-                operation.close()  # an error keeps it alive, and the near cache is to drop its keys now
 
     async def _adrive(self, operation: Operation[R], model_name: str | None = None, *, writes: bool = False) -> R:
         if not writes:
@@ -106,7 +112,7 @@ class WatchedCache:
             operation.close()
 
     async def _awatch(self, name: str, model_name: str | None, call: Awaitable[R]) -> R:
-        """What the call returns, seen by the observer and counted where it fails."""
+        """Async twin of `_watch`."""
         observer = self.observer
         try:
             if observer is None:

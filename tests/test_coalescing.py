@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +17,7 @@ from servers import Server
 from working import MODEL, items
 
 from embedcache import EmbeddingsCache
+from embedcache.coalescing import LONE_THREADS, ThreadCoalescer
 from embedcache.errors import CacheUnavailableError, InvalidTextError
 
 COUNT = 1_000
@@ -27,6 +31,9 @@ def reads(server: Server) -> int:
 
 def first_numbers(found: list[Any]) -> list[float]:
     return [entry["embedding"][0] for entry in found]
+
+
+# ------------------------------------------------------------------------------------------------ tasks
 
 
 @pytest.mark.parametrize("ttl", [None, 500])
@@ -149,3 +156,130 @@ async def test_each_lookup_is_observed(valkey: Server) -> None:
         cache.observer = observer
         await asyncio.gather(*(cache.aget(f"text {n}", MODEL) for n in range(10)))
     assert seen.count(("get", MODEL)) == 10
+
+
+# ------------------------------------------------------------------------------------------------ threads
+
+THREADS = 16
+
+
+@contextmanager
+def held_up(coalescer: ThreadCoalescer[Any]) -> Iterator[None]:
+    """As many calls as go alone are on their way, until this ends."""
+    started, end = threading.Barrier(LONE_THREADS + 1), threading.Event()
+
+    def load_one(text: Any, model_name: str) -> str:
+        started.wait()
+        end.wait()
+        return "of the lone"
+
+    def call() -> None:
+        assert coalescer.load("lone", MODEL, load_one, never) == "of the lone"
+
+    threads = [threading.Thread(target=call) for _ in range(LONE_THREADS)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    yield
+    end.set()
+    for thread in threads:
+        thread.join()
+
+
+def never(*_: Any) -> Any:
+    raise AssertionError("this was not to be called")
+
+
+def waiting(coalescer: ThreadCoalescer[Any], count: int) -> None:
+    while len(coalescer._waiting) < count:
+        time.sleep(0.001)
+
+
+def test_threads_share_round_trips(server: Server) -> None:
+    with EmbeddingsCache("c", redis_url=server.url) as cache, ThreadPoolExecutor(THREADS) as threads:
+        cache.mset(items(COUNT))
+        together = threading.Barrier(THREADS)
+        before = reads(server)
+
+        def read(first: int) -> list[float]:
+            together.wait()
+            return [cache.get(f"text {n}", MODEL)["embedding"][0] for n in range(first, COUNT, THREADS)]
+
+        found = list(threads.map(read, range(THREADS)))
+        assert found == [list(range(first, COUNT, THREADS)) for first in range(THREADS)]
+        assert reads(server) - before < COUNT
+        counted = cache.process_stats()
+        assert (counted.hits, counted.misses) == (COUNT, 0)
+
+
+def test_those_who_wait_are_fetched_in_one_batch_for_each_model() -> None:
+    coalescer: ThreadCoalescer[str] = ThreadCoalescer()
+    batches: list[tuple[list[Any], str]] = []
+
+    def load_many(texts: list[Any], model_name: str) -> list[str]:
+        batches.append((texts, model_name))
+        return [f"{model_name} {text}" for text in texts]
+
+    with ThreadPoolExecutor(6) as threads:
+        with held_up(coalescer):
+            asked = [(str(n), "one" if n % 2 else "two") for n in range(6)]
+            found = [threads.submit(coalescer.load, *each, never, load_many) for each in asked]
+            waiting(coalescer, 6)
+        assert [each.result() for each in found] == [f"{model} {text}" for text, model in asked]
+    assert sorted((sorted(texts), model) for texts, model in batches) == [
+        (["0", "2", "4"], "two"),
+        (["1", "3", "5"], "one"),
+    ]
+
+
+def test_an_error_reaches_those_of_its_batch_and_no_others() -> None:
+    coalescer: ThreadCoalescer[str] = ThreadCoalescer()
+
+    def load_many(texts: list[Any], model_name: str) -> list[str]:
+        if model_name == "bad":
+            raise CacheUnavailableError("gone")
+        return list(texts)
+
+    with ThreadPoolExecutor(6) as threads:
+        with held_up(coalescer):
+            asked = [(str(n), "good" if n % 2 else "bad") for n in range(6)]
+            found = [threads.submit(coalescer.load, *each, never, load_many) for each in asked]
+            waiting(coalescer, 6)
+        for (text, model_name), each in zip(asked, found, strict=True):
+            if model_name == "good":
+                assert each.result() == text
+            else:
+                with pytest.raises(CacheUnavailableError, match="gone"):
+                    each.result()
+    assert coalescer.load("after", MODEL, lambda text, _: text, never) == "after"
+
+
+def test_a_thread_that_nobody_fetches_for_goes_alone() -> None:
+    coalescer: ThreadCoalescer[str] = ThreadCoalescer()
+    with held_up(coalescer):
+        assert coalescer.load("patient", MODEL, lambda text, _: text, never) == "patient"
+    assert coalescer.load("after", MODEL, lambda text, _: text, never) == "after"
+
+
+def test_a_bad_text_among_threads_is_its_own_caller_s_error() -> None:
+    coalescer: ThreadCoalescer[str] = ThreadCoalescer()
+    with held_up(coalescer), pytest.raises(InvalidTextError):
+        coalescer.load(" ", MODEL, never, never)
+    assert coalescer._waiting == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_waits_for_no_thread_of_its_parent(valkey: Server) -> None:
+    with EmbeddingsCache("c", redis_url=valkey.url) as cache:
+        cache.mset(items(1))
+        with held_up(cache._threads):
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    started = time.monotonic()
+                    found = [cache.get("text 0", MODEL) for _ in range(20)]
+                    code = 0 if all(found) and time.monotonic() - started < 1 else 2
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -159,7 +159,7 @@ def finished(process: subprocess.Popen[str]) -> str:
         raise
     assert process.returncode == 0, err
     assert "Traceback" not in err
-    assert "ResourceWarning" not in err
+    assert "ResourceWarning" not in err, err
     return out
 
 
