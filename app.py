@@ -2,13 +2,14 @@
 
 import streamlit as st
 
-from pages.ui import failures, login, sidebar
+from pages.ui import failures, links, login, sidebar
 
 st.set_page_config(page_title="embedcache", page_icon=":material/database:", layout="wide")
 
 pages = {
     "Watch": [
-        st.Page("pages/overview.py", title="Overview", icon=":material/monitoring:", default=True),
+        st.Page("pages/overview.py", title="Overview", icon=":material/monitoring:", url_path="", default=True),
+        st.Page(links.go_to_overview, title="Overview", url_path="overview", visibility="hidden"),
         st.Page("pages/hit_rates.py", title="Hit rates", icon=":material/percent:"),
     ],
     "Explore": [

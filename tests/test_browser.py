@@ -130,6 +130,19 @@ def _assert_inert(page: Page) -> None:
     assert main.locator("strong", has_text="strong").count() == 0
 
 
+def test_the_overview_has_a_name_to_type(browser: Browser, tmp_path: Path) -> None:
+    with dashboard(f"embedded://{tmp_path}/data", tmp_path / "log") as address:
+        page = browser.new_page()
+        page.goto(f"{address}/overview?cache=mine")
+        expect(page.get_by_role("heading", level=1, name="Overview")).to_be_visible()
+        expect(page.get_by_test_id("stSidebar").get_by_role("combobox")).to_have_value("mine")
+        settle(page)
+        expect(page.get_by_text("Page not found")).to_have_count(0)
+        assert page.url == f"{address}/?cache=mine"
+        expect(page.get_by_test_id("stSidebarNav").get_by_role("link", name="Overview")).to_have_count(1)
+        page.close()
+
+
 @pytest.mark.parametrize("path", ["embed", "lookup"])
 def test_a_link_to_a_page_brings_the_frame(path: str, browser: Browser, tmp_path: Path) -> None:
     """The first request after a start names a page: it must come with its sidebar all the same."""

@@ -14,6 +14,7 @@ import streamlit as st
 from pages.ui import session
 
 CACHE: Final = "cache"
+_OVERVIEW: Final = "pages/overview.py"
 _FOLLOWED_KEY: Final = "followed_links"
 
 
@@ -22,6 +23,11 @@ def follow_cache() -> None:
     named = opened("the frame", [CACHE]).get(CACHE, "")
     if named.strip():
         st.session_state[session.CACHE_KEY] = named
+
+
+def go_to_overview() -> None:
+    """The page at ``/overview``: Streamlit keeps its default page at ``/`` alone, and people type the name."""
+    st.switch_page(_OVERVIEW, query_params=st.query_params.to_dict())
 
 
 def opened(page: str, names: Sequence[str]) -> dict[str, str]:
