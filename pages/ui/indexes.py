@@ -104,7 +104,7 @@ def age_line(name: str, index: EntryIndex | None, on_refresh: Callable[[str], No
     job = _job(name)
     since = wording.ago(time.time() - index.taken_at)
     if job is not None and job.running:
-        longwork.shown(job, f"Looking at the entries again; those shown are as of {since}")
+        longwork.on_a_line(job, f"As of {since}; looking again:")
         return
     _draw_age(f"{wording.counted(len(index), 'entry', 'entries')}, as of {since}.", name, on_refresh)
     if job is not None and job.state == "failed":

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import streamlit as st
 
@@ -92,13 +92,36 @@ def _watch(job: Job[Any], label: str, unit: tuple[str, str], cancel: bool) -> No
         st.rerun()  # the whole page: the job is over, and its result is to be drawn
     st.progress(_part(job), text=_words(job, label, unit))
     if cancel:
-        st.button(
-            "Cancelling" if job.progress.cancelling else "Cancel",
-            icon=":material/cancel:",
-            on_click=job.cancel,
-            disabled=job.progress.cancelling,
-            key=f"cancel_{id(job)}",
-        )
+        _cancel_button(job, "secondary")
+
+
+@st.fragment(run_every=_POLL_SECONDS)
+def on_a_line(job: Job[Any], label: str) -> None:
+    """How far a running job is, on one line with a button that cancels it: no higher than what it stands in for.
+
+    When it is over, the page runs again.
+
+    Args:
+        job: The job, running.
+        label: What it does, in Markdown.
+    """
+    if not job.running:
+        st.rerun()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(f"{label} {_part(job):.0%}" if job.progress.total else label, width="content")
+        _cancel_button(job, "tertiary", _words(job, "So far", ("entry", "entries")))
+
+
+def _cancel_button(job: Job[Any], kind: Literal["secondary", "tertiary"], tip: str | None = None) -> None:
+    st.button(
+        "Cancelling" if job.progress.cancelling else "Cancel",
+        icon=":material/cancel:",
+        type=kind,
+        on_click=job.cancel,
+        disabled=job.progress.cancelling,
+        help=tip,
+        key=f"cancel_{id(job)}",
+    )
 
 
 def _part(job: Job[Any]) -> float:
