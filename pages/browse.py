@@ -1,12 +1,11 @@
 """Browse: the entries of a cache as a table, filtered, sorted and paged; ticked ones are changed, one is opened."""
 
-import contextlib
 from dataclasses import replace
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from embedcache import CacheEntry, EmbedcacheError, EntrySummary, inspector
+from embedcache import CacheEntry, EntrySummary, inspector
 from embedcache.filtering import EntryFilter
 from embedcache.index import EntryIndex
 from embedcache.keyspace import split_key
@@ -61,7 +60,7 @@ def _follow_link() -> None:
 
 def _choose() -> tuple[View, DeltaGenerator]:
     """What to show, and the row of controls over the table, for others to stand beside the order."""
-    entry_filter = filter_builder.filter_builder(FILTER_KEY, _models())
+    entry_filter = filter_builder.filter_builder(FILTER_KEY, session.models_to_choose(session.cache_name()))
     bar = st.container(horizontal=True, vertical_alignment="center")
     sort = bar.selectbox(
         "Order of all entries that match",
@@ -97,18 +96,6 @@ def _start_over_where_another(*chosen: object) -> None:
     opened = split_key(st.session_state.get(OPEN_KEY) or "")
     if before[:2] != now[:2] and opened is not None and opened[0] != name:
         _open(None)
-
-
-def _models() -> list[str]:
-    """The models of this cache, most entries first where they are known."""
-    if session.server().error is not None:
-        return []
-    with contextlib.suppress(EmbedcacheError):  # the table asks the same server, and says what is wrong
-        index = session.index_shelf().last(session.server_key(), session.cache_name())
-        if index is None:
-            return session.models(session.cache_name())
-        return [each.model_name for each in index.by_model()]
-    return []
 
 
 def _clear_filter() -> None:

@@ -1,10 +1,8 @@
 """Cleanup: entries removed, or given another TTL, by a plan that is made, read and confirmed first; copies restored."""
 
-import contextlib
-
 import streamlit as st
 
-from embedcache import EmbedcacheError, InvalidInputError
+from embedcache import InvalidInputError
 from embedcache.entry import NEVER, TTL
 from embedcache.filtering import EntryFilter
 from pages.ui import (
@@ -70,17 +68,10 @@ def _step(number: int) -> None:
 def _choose_entries() -> EntryFilter | None:
     """The filter; None where what was typed cannot be used, which is said."""
     try:
-        return filter_builder.filter_builder(FILTER_KEY, _models())
+        return filter_builder.filter_builder(FILTER_KEY, session.models_to_choose(session.cache_name()))
     except UnusableInputError as error:
         widgets.show_error(error)
         return None
-
-
-def _models() -> list[str]:
-    if session.server().error is None:
-        with contextlib.suppress(EmbedcacheError):  # the plan asks the same server, and says what is wrong
-            return session.models(session.cache_name())
-    return []
 
 
 def _choose_ttl() -> TTL:

@@ -1,13 +1,12 @@
 """Lookup: entries by text and model or by key, why a text missed, and two entries compared."""
 
-import contextlib
 import time
 from collections.abc import Mapping
 from functools import partial
 
 import streamlit as st
 
-from embedcache import CacheEntry, EmbedcacheError, EntrySummary, inspector
+from embedcache import CacheEntry, EntrySummary, inspector
 from embedcache.explain import Explanation, Reason
 from embedcache.keyspace import split_key
 from embedcache.vectorizers import DEFAULT_MODEL
@@ -100,7 +99,7 @@ def _ask_texts() -> tuple[str, str]:
 
 
 def _ask_model() -> str:
-    held = _models()
+    held = session.models_to_choose(session.cache_name())
     models = held if DEFAULT_MODEL in held else [*held, DEFAULT_MODEL]
     model = st.selectbox(
         "Model",
@@ -112,14 +111,6 @@ def _ask_model() -> str:
         help="The models that this cache holds. Type another name to ask for that.",
     )
     return model or ""
-
-
-def _models() -> list[str]:
-    """The models of this cache, as far as they are quickly found; none while the server does not answer."""
-    if session.server().error is None:
-        with contextlib.suppress(EmbedcacheError):  # the look-up asks the same server, and says what is wrong
-            return session.models(session.cache_name())
-    return []
 
 
 def _ask_key() -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """Vector map: a sample of vectors as points, what lies near what, and whether the vectors are well."""
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,7 +9,6 @@ import numpy.typing as npt
 import pandas as pd
 import streamlit as st
 
-from embedcache import EmbedcacheError
 from embedcache.sampling import Sample, Vectors
 from embedcache.vectorizers import DEFAULT_MODEL
 from pages.ui import (
@@ -65,7 +63,7 @@ def _choose() -> Request:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         model = st.selectbox(
             "Model",
-            [MOST_FREQUENT, *_models(), ALL_MODELS],
+            [MOST_FREQUENT, *session.models_to_choose(session.cache_name()), ALL_MODELS],
             format_func=lambda name: MODELS.get(name) or wording.one_line(name, 200),
             key="map_model",
             persist_state="session",
@@ -84,14 +82,6 @@ def _choose() -> Request:
         )
         st.button("Draw again", icon=":material/refresh:", key="map_again", on_click=longwork.forget, args=(MAP_JOB,))
     return Request(session.server_key(), session.cache_name(), model or MOST_FREQUENT, size or DEFAULT_SIZE)
-
-
-def _models() -> list[str]:
-    """The models of this cache, as far as they are quickly found; none while the server does not answer."""
-    if session.server().error is None:
-        with contextlib.suppress(EmbedcacheError):  # the sample asks the same server, and says what is wrong
-            return session.models(session.cache_name())
-    return []
 
 
 def _choose_view(mapped: Mapped) -> tuple[str, Colours]:

@@ -6,6 +6,7 @@ chosen server and cache, what was typed) is in `st.session_state`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
@@ -180,6 +181,24 @@ def models(name: str) -> list[str]:
     """
     asked_for = open_cache(name, refresh_ttl=False).stats_by_model("all")
     return sorted({*asked_for, *_sampled_models(server_url(), name)})
+
+
+def models_to_choose(name: str) -> list[str]:
+    """Models of a cache, for a control; none while the server does not answer.
+
+    Where all its entries were looked at a short while ago, exactly those they have, most entries first. Where that was
+    longer ago, these and what else `models` finds.
+    """
+    if server().error is not None:
+        return []
+    shelf, of = index_shelf(), server_key()
+    index = shelf.last(of, name)
+    held = [] if index is None else [each.model_name for each in index.by_model()]
+    if shelf.is_good(of, name):
+        return held
+    with contextlib.suppress(EmbedcacheError):  # the page asks the same server, and says what is wrong
+        return list(dict.fromkeys([*held, *models(name)]))
+    return held
 
 
 @st.cache_data(ttl=_MODELS_SECONDS, max_entries=64, show_spinner=False)
