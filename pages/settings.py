@@ -162,8 +162,8 @@ def _show_audit() -> None:
     records = audit.read(connection, *session.cache_names(), limit=AUDITED)
     if not records:
         st.caption(
-            "Nobody has cleaned up a cache on this server yet. When somebody does, this says when, who, what and how "
-            "much. Programs write here too, with `embedcache.audit.record`."
+            "Nobody has changed a cache on this server by hand yet. When somebody does, this says when, who, what and "
+            "how much. Programs write here too, with `embedcache.audit.record`."
         )
         return
     st.dataframe(

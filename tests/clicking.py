@@ -58,6 +58,13 @@ def press(app: AppTest, label: str) -> AppTest:
     return app
 
 
+def press_in_dialog(app: AppTest, opener: str, label: str) -> AppTest:
+    """Presses a button of a dialog. AppTest runs the whole page, and not the dialog alone: so it is opened anew."""
+    (button,) = [button for button in app.button if button.label == opener]
+    button.click()
+    return press(app, label)
+
+
 def metrics(app: AppTest) -> dict[str, str]:
     return {metric.label: metric.value for metric in app.metric}
 

@@ -213,7 +213,7 @@ def test_two_at_once_see_their_own(visit: Callable[..., Page], cache: Embeddings
     mine.get_by_test_id("stSidebarNav").get_by_role("link", name="Cleanup").click()
     for page, text in ((mine, "text"), (theirs, "others")):
         expect(page.get_by_text("Removed 300 entries of")).to_be_visible()
-        expect(page.get_by_text(f"What was chosen: text contains {text}.")).to_be_visible()
+        expect(page.get_by_text(f"What was chosen: text contains “{text}”.")).to_be_visible()
     assert left(server, NAME) == set()
     assert sorted(each.count for each in removals(cache)) == [300, 300]
 

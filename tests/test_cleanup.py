@@ -196,7 +196,7 @@ def test_what_was_planned_is_removed_and_counted_again(cache: EmbeddingsCache) -
     assert "Removed 10 entries of `embedcache`" in app.success[0].value
     assert "Counted again: 1 of the plan's keys are there." in words(app)
     assert "1 entry left alone, because they were written anew since the plan." in words(app)
-    assert "What was chosen: text contains `text 1`." in words(app)
+    assert "What was chosen: `text contains “text 1”`." in words(app)
     assert "It is in the audit log." in words(app)
     assert cache.exists_by_key(later)
     assert entries_in(cache) == 11
@@ -205,7 +205,7 @@ def test_what_was_planned_is_removed_and_counted_again(cache: EmbeddingsCache) -
     assert (record.action, record.count, record.detail["outcome"]) == ("remove", 10, "done")
     log = app.dataframe[-1].value
     assert log[["action", "count", "chosen", "ended"]].values.tolist() == [
-        ["remove", 10, "text contains `text 1`", "done"]
+        ["remove", 10, "text contains “text 1”", "done"]
     ]
 
 

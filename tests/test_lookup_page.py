@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clicking import HOSTILE, look_up, metrics, open_page, own_server, press, words
+from clicking import HOSTILE, look_up, metrics, open_page, own_server, press, press_in_dialog, words
 from streamlit.testing.v1 import AppTest
 
 from embedcache import EmbeddingsCache
@@ -59,12 +59,6 @@ def look_up_many(lines: str, model: str = DEFAULT_MODEL) -> AppTest:
 def button(app: AppTest, label: str) -> Any:
     (found,) = [each for each in app.button if each.label == label]
     return found
-
-
-def press_in_dialog(app: AppTest, opener: str, label: str) -> AppTest:
-    """Presses a button of a dialog. AppTest runs the whole page, and not the dialog alone: so it is opened anew."""
-    button(app, opener).click()
-    return press(app, label)
 
 
 def metadata_field(app: AppTest) -> Any:

@@ -251,7 +251,7 @@ def test_the_audit_log_of_all_caches() -> None:
 
 
 def test_an_empty_audit_log_teaches() -> None:
-    assert "Nobody has cleaned up" in words(open_tab("Audit log"))
+    assert "Nobody has changed a cache" in words(open_tab("Audit log"))
 
 
 def test_who_you_are() -> None:

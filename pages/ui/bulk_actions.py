@@ -12,13 +12,13 @@ from typing import Any, Final, Literal
 import numpy as np
 import streamlit as st
 
-from embedcache import NEVER, EmbedcacheError, removal, transfer
+from embedcache import NEVER, EmbedcacheError, transfer
 from embedcache.connection import RedisConnection
 from embedcache.entry import TTL
 from embedcache.index import EntryIndex
 from embedcache.removal import RemovalPlan, RemovalReport
 from embedcache.transfer import FileFormat
-from pages.ui import compare_with, entry_frames, failures, indexes, session, widgets, wording
+from pages.ui import compare_with, entry_frames, entry_plans, failures, indexes, session, widgets, wording
 from pages.ui.entry_frames import Row
 
 Act = Literal["drop", "ttl"]
@@ -104,34 +104,17 @@ def _do(act: Act, ttl: TTL, name: str, index: EntryIndex | None, ticked: Sequenc
         return
     try:
         connection, actor = session.open_cache(name).connection, session.actor()
-        plan = _plan(name, ticked)
+        plan = entry_plans.plan(name, ticked, "ticked in Browse")
         if act == "drop":
-            report = removal.carry_out(connection, plan, _tell_nobody, actor, pace=1)
+            report = entry_plans.drop(connection, plan, actor)
         else:
-            report = removal.set_ttl(connection, plan, ttl, _tell_nobody, actor, pace=1)
+            report = entry_plans.set_ttl(connection, plan, ttl, actor)
     except EmbedcacheError as error:
         session.count_again()
         widgets.leave_notice("error", failures.sentence(error))
         return
     _keep_index(act, ttl, name, index, plan, report)
     widgets.leave_notice("success" if report.changed else "info", _said(act, ttl, report))
-
-
-def _tell_nobody(_done: int, _total: int) -> None: ...
-
-
-def _plan(name: str, ticked: Sequence[Row]) -> RemovalPlan:
-    """These entries as they stand in the table: what was written anew since is left alone."""
-    digests = np.frombuffer(bytes.fromhex("".join(row.key[-64:] for row in ticked)), np.uint8).reshape(-1, 32)
-    seen = [row.summary for row in ticked]
-    return RemovalPlan.of(
-        name,
-        digests,
-        np.array([np.nan if each is None else each.inserted_at for each in seen], np.float64),
-        np.array([row.value_bytes for row in ticked], np.int64),
-        hashes=np.array([each is not None and entry_frames.is_redisvl(each) for each in seen], np.bool_),
-        words="ticked in Browse",
-    )
 
 
 def _keep_index(

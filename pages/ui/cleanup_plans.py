@@ -68,7 +68,7 @@ def make(connection: RedisConnection, cache_name: str, chosen: EntryFilter, word
         connection: The server.
         cache_name: The cache.
         chosen: Which entries. Where damaged ones are asked for, all values are read.
-        words: The filter in words, for the audit log.
+        words: The filter in plain words, for the audit log.
         progress: Told how far it is.
 
     Raises:
@@ -149,7 +149,7 @@ class Outcome:
 
     Attributes:
         report: What was done.
-        words: Which entries were chosen, in Markdown; empty where all were.
+        words: Which entries were chosen, as plain text; empty where all were.
         copy: Where a copy of them was written before, or None.
         error: The server's error that ended it half-way, or None.
     """

@@ -26,7 +26,7 @@ _TABLE_PIXELS: Final = 283
 def start_plan(name: str, chosen: EntryFilter) -> None:
     """Starts to make a plan, in place of the one before."""
     connection = session.open_cache(name, refresh_ttl=False).connection
-    words = ", ".join(filter_builder.in_words(chosen))
+    words = ", ".join(filter_builder.in_words(chosen, wording.quoted))
     for job in (PLAN_JOB, EXPORT_JOB):
         longwork.forget(job)
     cleanup_work.ask_anew()
@@ -71,7 +71,7 @@ def show_plan(planned: Planned) -> None:
 
 
 def _said(planned: Planned) -> list[str]:
-    said = [f"Chosen: {planned.plan.words or 'every entry'}."]
+    said = [f"Chosen: {', '.join(filter_builder.in_words(planned.chosen)) or 'every entry'}."]
     if planned.oldest is not None and planned.newest is not None:
         oldest, newest = (wording.moment(each, session.zone()) for each in (planned.oldest, planned.newest))
         said.append(f"Stored from {oldest} to {newest}.")

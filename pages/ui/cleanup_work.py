@@ -29,6 +29,7 @@ _SEEN_KEY: Final = "cleanup_seen"
 _NAME_SHOWN: Final = 300
 _NAME_PIXELS: Final = 420
 _AUDITED: Final = 5
+_CLEANUPS: Final = frozenset({"remove", "set TTL", "clear", "restore"})
 
 
 # ------------------------------------------------------------------------------------------------ the question
@@ -185,7 +186,7 @@ def _counted_again(report: RemovalReport) -> str:
 
 
 def _origins(ended: Outcome) -> list[str]:
-    said = [f"What was chosen: {ended.words}."] if ended.words else []
+    said = [f"What was chosen: {wording.code_span(ended.words)}."] if ended.words else []
     if ended.copy is not None:
         said.append(f"The copy that was written before is {wording.code_span(ended.copy)} on the dashboard's machine.")
     return said
@@ -228,7 +229,8 @@ def show_audit(name: str) -> None:
     Raises:
         EmbedcacheError: The server does not answer, or refuses.
     """
-    records = audit.read(session.open_cache(name, refresh_ttl=False).connection, name, limit=_AUDITED)
+    written = audit.read(session.open_cache(name, refresh_ttl=False).connection, name)
+    records = [each for each in written if each.action in _CLEANUPS][:_AUDITED]
     if not records:
         return
     st.subheader("Done here before", anchor=False)

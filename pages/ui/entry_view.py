@@ -15,13 +15,28 @@ import streamlit as st
 
 from embedcache import NEVER, CacheEntry, EmbedcacheError, EntrySummary
 from embedcache.entry import TTL, FloatArray, Metadata
-from pages.ui import charts, compare_with, failures, frames, inputs, session, widgets, wording
+from embedcache.removal import RemovalReport
+from pages.ui import (
+    charts,
+    compare_with,
+    entry_frames,
+    entry_plans,
+    failures,
+    frames,
+    inputs,
+    recording,
+    session,
+    widgets,
+    wording,
+)
 
 _MAX_METADATA_SHOWN: Final = 20_000
 _TALL_PIXELS: Final = 240
 _MANY_CHARACTERS: Final = 700
 _MANY_LINES: Final = 8
 _GONE: Final = "It is gone: it expired, or somebody else dropped it."
+_REDISVLS: Final = "RedisVL wrote this entry. Change its metadata with the program that stored it."
+_NEWER: Final = "Nothing was changed: somebody stored this text anew meanwhile, and here is the new entry."
 
 
 def show(name: str, entry: CacheEntry, summary: EntrySummary) -> None:
@@ -36,7 +51,8 @@ def show(name: str, entry: CacheEntry, summary: EntrySummary) -> None:
 
 
 def _entry_metrics(summary: EntrySummary) -> None:
-    own = "never" if summary.ttl is None else wording.duration(summary.ttl)
+    none = "not told" if entry_frames.is_redisvl(summary) else "never"
+    own = none if summary.ttl is None else wording.duration(summary.ttl)
     left = summary.expires_in
     cells = widgets.metric_cells()
     cells.metric(
@@ -49,7 +65,9 @@ def _entry_metrics(summary: EntrySummary) -> None:
         "Own TTL",
         own,
         border=True,
-        help="A hit does not change when it expires."
+        help="RedisVL keeps none: when it expires is all that is stored."
+        if entry_frames.is_redisvl(summary)
+        else "A hit does not change when it expires."
         if summary.ttl is None
         else f"{wording.counted(summary.ttl, 'second')}. Each hit starts it again; this page does not.",
     )
@@ -73,8 +91,9 @@ def _entry_words(name: str, entry: CacheEntry, summary: EntrySummary) -> None:
     text_block(entry["text"], key="entry_text")
     st.subheader("Metadata", anchor=False)
     metadata_block(entry)
-    if _writing_button("Edit metadata", ":material/edit:", "entry_edit_metadata"):
-        edit_metadata(name, entry)
+    theirs = _REDISVLS if entry_frames.is_redisvl(summary) else None
+    if _writing_button("Edit metadata", ":material/edit:", "entry_edit_metadata", why_not=theirs):
+        edit_metadata(name, entry, summary)
     st.subheader("Identity", anchor=False)
     st.caption("Model")
     st.code(wording.visible(entry["model_name"], 1_024), language=None, wrap_lines=True)
@@ -164,48 +183,58 @@ def vector_chart(vector: FloatArray, key: str) -> None:
 
 
 def _entry_actions(name: str, entry: CacheEntry, summary: EntrySummary) -> None:
-    key, text = entry["key"], wording.one_line(entry["text"], 200)
     st.subheader("Compare", anchor=False)
     compare_with.actions(name, entry)
     st.subheader("Change", anchor=False)
     seconds = widgets.seconds_input(f"ttl_of_{entry['entry_id']}", summary.ttl or 3_600)
     with st.container(horizontal=True):
-        _writing_button("Set TTL", ":material/timer:", "entry_set_ttl", _change_ttl, (name, key, seconds))
-        _writing_button("Never expire", ":material/all_inclusive:", "entry_persist", _change_ttl, (name, key, NEVER))
+        _writing_button("Set TTL", ":material/timer:", "entry_set_ttl", _change_ttl, (name, summary, seconds))
+        _writing_button(
+            "Never expire", ":material/all_inclusive:", "entry_persist", _change_ttl, (name, summary, NEVER)
+        )
         if _writing_button("Drop entry", ":material/delete:", "entry_drop"):
-            confirm_drop(name, key, text, widgets.new_token())
+            confirm_drop(name, summary, widgets.new_token())
 
 
 def _writing_button(
-    label: str, icon: str, key: str, on_click: Callable[..., None] | None = None, args: tuple[Any, ...] = ()
+    label: str,
+    icon: str,
+    key: str,
+    on_click: Callable[..., None] | None = None,
+    args: tuple[Any, ...] = (),
+    why_not: str | None = None,
 ) -> bool:
-    """A button for those who may write; for others it says why they may not."""
-    why_not = session.why_read_only()
+    """A button for those who may write; for others it says why they may not, as it does where nobody may."""
+    why_not = session.why_read_only() or why_not
     return st.button(
         label, icon=icon, key=key, disabled=why_not is not None, help=why_not, on_click=on_click, args=args
     )
 
 
-def _change_ttl(name: str, key: str, ttl: TTL) -> None:
+def _change_ttl(name: str, summary: EntrySummary, ttl: TTL) -> None:
     # A callback, so that the page fetches the entry after the change and not before it.
     try:
-        changed = session.open_cache(name).expire(key, ttl)
+        chosen = entry_plans.plan_of_one(name, summary)
+        report = entry_plans.set_ttl(session.open_cache(name).connection, chosen, ttl, session.actor())
     except EmbedcacheError as error:
         widgets.leave_notice("error", failures.sentence(error))
         return
-    words = "It never expires now." if ttl is NEVER else f"It expires in {wording.duration(_seconds(ttl))} now."
-    widgets.leave_notice("success" if changed else "info", words if changed else _GONE)
+    _say(report, f"It expires in {wording.duration(ttl)} now." if isinstance(ttl, int) else "It never expires now.")
 
 
-def _seconds(ttl: TTL) -> int:
-    return ttl if isinstance(ttl, int) else 0
+def _say(report: RemovalReport, done: str) -> None:
+    """Leaves a notice of what became of a change to one entry."""
+    if report.changed:
+        widgets.leave_notice("success", done if report.recorded else done + recording.NOT_WRITTEN)
+    else:
+        widgets.leave_notice("info", _GONE if report.gone else _NEWER)
 
 
 # ------------------------------------------------------------------------------------------------ its metadata
 
 
 @st.dialog("Edit metadata", icon=":material/edit:", dismissible=False)
-def edit_metadata(name: str, entry: CacheEntry) -> None:
+def edit_metadata(name: str, entry: CacheEntry, summary: EntrySummary) -> None:
     """Lets the user change an entry's metadata. No click beside it closes it: what was typed would be lost."""
     typed = st.text_area(
         "Metadata, as one JSON object",
@@ -220,7 +249,7 @@ def edit_metadata(name: str, entry: CacheEntry) -> None:
         st.rerun()
     if save.button("Save", width="stretch", type="primary", icon=":material/check:", key="save_metadata"):
         try:
-            _save_metadata(name, entry["key"], typed or "")
+            _save_metadata(name, summary, typed or "")
         except (EmbedcacheError, inputs.UnusableInputError) as error:
             widgets.show_error(error)  # here, where what was typed stays
             return
@@ -237,19 +266,25 @@ def _typeable(metadata: Metadata | None) -> str:
     return "".join(each if wording.visible(each) == each else json.dumps(each)[1:-1] for each in whole)
 
 
-def _save_metadata(name: str, key: str, typed: str) -> None:
-    changed = session.open_cache(name).set_metadata(key, inputs.read_metadata(typed))
-    widgets.leave_notice("success" if changed else "info", "The metadata is saved." if changed else _GONE)
+def _save_metadata(name: str, summary: EntrySummary, typed: str) -> None:
+    cache = session.open_cache(name)
+    if not cache.set_metadata(summary.key, inputs.read_metadata(typed)):
+        widgets.leave_notice("info", _GONE)
+        return
+    noted = recording.record(
+        cache, "edit metadata", wording.quoted(summary.text), count=1, size=summary.value_bytes, key=summary.key
+    )
+    widgets.leave_notice("success", "The metadata is saved." + noted)
 
 
 # ------------------------------------------------------------------------------------------------ dropping it
 
 
 @st.dialog("Drop this entry?", icon=":material/delete:")
-def confirm_drop(name: str, key: str, text: str, token: str) -> None:
+def confirm_drop(name: str, summary: EntrySummary, token: str) -> None:
     """Asks before an entry is dropped, and drops it."""
     st.write("Its vector is computed again the next time somebody embeds this text:")
-    st.code(wording.one_line(text, 200), language=None, wrap_lines=True)
+    st.code(wording.one_line(summary.text, 200), language=None, wrap_lines=True)
     keep, drop = st.columns(2)
     if keep.button("Keep it", width="stretch", key="keep_entry"):
         st.rerun()
@@ -260,20 +295,19 @@ def confirm_drop(name: str, key: str, text: str, token: str) -> None:
         icon=":material/delete:",
         key="drop_entry",
         on_click=_drop,
-        args=(name, key, token),
+        args=(name, summary, token),
     ):
         st.rerun()  # closes the dialog
 
 
-def _drop(name: str, key: str, token: str) -> None:
+def _drop(name: str, summary: EntrySummary, token: str) -> None:
     if not widgets.spend_token(token):
         return
     try:
-        dropped = session.open_cache(name).drop_by_key(key)
+        chosen = entry_plans.plan_of_one(name, summary)
+        report = entry_plans.drop(session.open_cache(name).connection, chosen, session.actor())
     except EmbedcacheError as error:
         widgets.leave_notice("error", failures.sentence(error))
         return
     session.count_again()
-    widgets.leave_notice(
-        "success", "Dropped." if dropped else "It was gone already: it expired, or somebody else dropped it."
-    )
+    _say(report, "Dropped.")

@@ -195,18 +195,24 @@ _LABELS: Final = {
 }
 
 
-def in_words(chosen: EntryFilter) -> list[str]:
-    """What a filter asks for, a phrase each, in Markdown that is safe whatever was typed: ``older than 7 d``."""
+def in_words(chosen: EntryFilter, quote: Callable[[str, int], str] = wording.code_span) -> list[str]:
+    """What a filter asks for, a phrase each: ``older than 7 d``.
+
+    Args:
+        chosen: The filter.
+        quote: Makes what was typed fit for where the words go, cut to so many characters: by default into Markdown
+            that is safe whatever was typed; `wording.quoted` into plain text.
+    """
     said: list[str] = []
     if chosen.unreadable:
         said.append("damaged")
     if chosen.text_contains is not None:
-        said.append(f"text contains {wording.code_span(chosen.text_contains, 80)}")
+        said.append(f"text contains {quote(chosen.text_contains, 80)}")
     if chosen.model_name is not None:
-        said.append(f"model {wording.code_span(chosen.model_name, 80)}")
+        said.append(f"model {quote(chosen.model_name, 80)}")
     if chosen.metadata_field is not None:
         pair = f"{chosen.metadata_field} = {chosen.metadata_value}"
-        said.append(f"metadata {wording.code_span(pair, 120)}")
+        said.append(f"metadata {quote(pair, 120)}")
     for seconds, words in (
         (chosen.min_age, "stored over {} ago"),
         (chosen.max_age, "stored within the last {}"),

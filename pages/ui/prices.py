@@ -8,7 +8,7 @@ from typing import Final
 import streamlit as st
 
 from embedcache import EmbedcacheError
-from pages.ui import failures, session, stats_frames, widgets, wording
+from pages.ui import failures, recording, session, stats_frames, widgets, wording
 
 MAX_PRICE: Final = 1_000_000.0
 _MODEL_KEY: Final = "price_model"
@@ -99,8 +99,13 @@ def _change(name: str, price: float | None, done: str) -> None:
         widgets.leave_notice("error", "There is no model here yet. Choose the model whose price this is.")
         return
     try:
-        session.open_cache(name).set_token_price(model, price)
+        cache = session.open_cache(name)
+        before = cache.token_prices().get(model)
+        cache.set_token_price(model, price)
+        action = "remove price" if price is None else "set price"
+        words = f"model {wording.quoted(model)}"
+        noted = "" if price == before else recording.record(cache, action, words, price=price)
     except EmbedcacheError as error:
         widgets.leave_notice("error", failures.sentence(error))
         return
-    widgets.leave_notice("success", done.format(model=wording.code_span(model, 80)))
+    widgets.leave_notice("success", done.format(model=wording.code_span(model, 80)) + noted)

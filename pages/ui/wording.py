@@ -170,6 +170,11 @@ def code_span(text: Text, limit: int = 300) -> str:
     return f"{fence} {inner} {fence}" if "`" in inner else f"{fence}{inner}{fence}"
 
 
+def quoted(text: Text, limit: int = 80) -> str:
+    """Text in quotation marks, for places that show plain text, as cells of tables do."""
+    return f"\N{LEFT DOUBLE QUOTATION MARK}{one_line(text, limit)}\N{RIGHT DOUBLE QUOTATION MARK}"
+
+
 def plain_label(text: str, limit: int = 60) -> str:
     """Words for a label that reads Markdown: letters, digits, spaces and .-+ alone."""
     return _UNPLAIN.sub("", text)[:limit]
