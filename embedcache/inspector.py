@@ -14,11 +14,11 @@ from typing import Any, Final, NamedTuple, cast
 from embedcache import buckets, codec, redisvl_format
 from embedcache.columns import Columns, Layout, columns_of
 from embedcache.connection import RedisConnection
-from embedcache.entry import EntrySummary
+from embedcache.entry import CacheEntry, EntrySummary
 from embedcache.errors import ServerReplyError
 from embedcache.keyspace import split_key
 from embedcache.operations import Operation, ServerAbilities
-from embedcache.scanning import heads, look, scan_step
+from embedcache.scanning import hash_entries, heads, look, scan_step
 
 _BATCH: Final = 1_000
 _SAMPLED_KEYS: Final = 20_000
@@ -203,6 +203,15 @@ def summarise(connection: RedisConnection, keys: Sequence[str]) -> list[EntrySum
         CacheUnavailableError: The server cannot be reached.
     """
     return connection.drive(_summaries(keys))
+
+
+def redisvl_entries(connection: RedisConnection, keys: Sequence[str]) -> list[CacheEntry | None]:
+    """The entries that RedisVL stored under these keys, with their vectors, in order; None where there is none.
+
+    Raises:
+        CacheUnavailableError: The server cannot be reached.
+    """
+    return connection.drive(hash_entries(keys))
 
 
 # ------------------------------------------------------------------------------------------------ operations

@@ -12,7 +12,9 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from embedcache.entry import Metadata, Text
+import numpy as np
+
+from embedcache.entry import FloatArray, Metadata, Text
 from embedcache.metadata import is_metadata
 
 HEAD_FIELDS: Final = ("content", "text", "model_name", "inserted_at", "metadata")
@@ -74,11 +76,27 @@ def dimension(embedding: bytes) -> int:
 
 def is_vector(embedding: bytes) -> bool:
     """Whether the field ``embedding`` is a vector: numbers, all of them finite."""
+    return _numbers(embedding) is not None
+
+
+def decode_vector(embedding: bytes) -> FloatArray | None:
+    """The field ``embedding`` as float32, shape (d,); None where it is no vector.
+
+    A number that float32 cannot hold becomes infinite.
+    """
+    numbers = _numbers(embedding)
+    if numbers is None:
+        return None
+    with np.errstate(over="ignore"):
+        return np.array(numbers, np.float64).astype(np.float32)
+
+
+def _numbers(embedding: bytes) -> list[float] | None:
     try:
         vector = json.loads(embedding)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(vector, list) and bool(vector) and all(map(_is_number, vector))
+        return None
+    return vector if isinstance(vector, list) and vector and all(map(_is_number, vector)) else None
 
 
 def _is_number(value: object) -> bool:

@@ -20,7 +20,7 @@ from embedcache.entry import CacheEntry, FloatArray, Metadata, Text
 from embedcache.errors import InvalidInputError
 from embedcache.keyspace import Keyspace
 from embedcache.operations import CHUNK_BYTES, Operation, ServerAbilities, checked
-from embedcache.scanning import heads, scan_step
+from embedcache.scanning import hash_entries, hash_heads, hash_sizes, heads, scan_step
 
 MAX_COUNT: Final = 20_000
 MAX_BYTES: Final = 128 * 1024 * 1024
@@ -86,7 +86,7 @@ class Sample:
 
     Attributes:
         groups: The entries by model and dimension, most entries first; those of one group share both.
-        unreadable: Values under the cache's keys that are no whole entries of ours: strangers' and damaged ones.
+        unreadable: Values under the cache's keys that are no whole entries: strangers' and damaged ones.
         too_large: Entries left out because each is larger than 8 MiB.
         whole: Whether the sample is everything: no entry (of the model that was asked for) is missing.
         out_of_room: Whether it has fewer entries than asked for because they fill `MAX_BYTES`.
@@ -173,6 +173,7 @@ class _Drawing:
         self.model_name = model_name
         self.room = max_bytes
         self.seen: set[str] = set()  # SCAN may return a key twice
+        self.hashes: set[str] = set()  # of these, the keys of RedisVL's entries
         self.unreadable = 0
         self.too_large = 0
         self.drawn = 0
@@ -210,17 +211,24 @@ class _Drawing:
         if chunk:
             yield chunk
 
-    def take(self, key: str, value: object, size: int) -> None:
-        """Keeps an entry, or counts why not."""
-        if value is None or self.out_of_room:
-            return  # gone since SCAN saw it, or too much
+    def take_value(self, key: str, value: object, size: int) -> None:
+        """Keeps the entry that a value is, or counts why not."""
+        if value is None:
+            return  # gone since SCAN saw it
         entry = codec.decode_by_key(value, key) if isinstance(value, bytes) else None
+        if entry is not None:
+            with np.errstate(over="ignore"):  # a float64 may be infinite as float32, which is told as not finite
+                # A copy, so that the reply is not kept for the sake of its vector.
+                entry["embedding"] = entry["embedding"].astype(np.float32)
+        self.take(entry, size)
+
+    def take(self, entry: CacheEntry | None, size: int) -> None:
+        """Keeps an entry, or counts why not."""
+        if self.out_of_room:
+            return
         if entry is None:
             self.unreadable += 1
             return
-        with np.errstate(over="ignore"):  # a float64 may be infinite as float32, which is told as not finite
-            # A copy, so that the reply is not kept for the sake of its vector.
-            entry["embedding"] = entry["embedding"].astype(np.float32)
         self.room -= entry["embedding"].nbytes + size
         if self.room < 0:
             self.out_of_room = self.left_over = True
@@ -285,25 +293,53 @@ def _sized(drawing: _Drawing, able: ServerAbilities, keys: Sequence[str]) -> Ope
     Lengths come first, so that no reply is larger than planned. Where one model is asked for, so do heads: the vectors
     of the others are not moved.
     """
-    sizes: list[int] = []
     if not keys:
         return []
-    if drawing.model_name is None:
-        replies = yield [("STRLEN", key) for key in keys]
-        sizes = [reply if isinstance(reply, int) else -1 for reply in replies]  # a list or hash has none
-        drawing.unreadable += sizes.count(-1)
-    else:
-        for head, size in (yield from heads(able, keys)):
-            drawing.unreadable += head is None
-            sizes.append(size if head is not None and head.model_name == drawing.model_name else 0)
-    sized = list(zip(keys, sizes, strict=True))
+    sizes = yield from (_value_sizes(keys) if drawing.model_name is None else _sizes_of_model(drawing, able, keys))
+    others = [key for key, size in zip(keys, sizes, strict=True) if size is None]
+    hashes = yield from _hash_sizes(drawing, others)
+    sized = [(key, hashes.get(key, 0) if size is None else size) for key, size in zip(keys, sizes, strict=True)]
     drawing.too_large += sum(size > CHUNK_BYTES for _, size in sized)
     return [(key, size) for key, size in sized if 0 < size <= CHUNK_BYTES]
+
+
+def _value_sizes(keys: Sequence[str]) -> Operation[list[int | None]]:
+    """The lengths of the values under these keys in bytes; None of those that are of another type than ours."""
+    replies = yield [("STRLEN", key) for key in keys]
+    return [reply if isinstance(reply, int) else None for reply in replies]  # a list or hash has none
+
+
+def _sizes_of_model(drawing: _Drawing, able: ServerAbilities, keys: Sequence[str]) -> Operation[list[int | None]]:
+    """As `_value_sizes`, and 0 for the values of other models; None where there is no head of ours to tell."""
+    seen = yield from heads(able, keys)
+    return [None if head is None else size if head.model_name == drawing.model_name else 0 for head, size in seen]
+
+
+def _hash_sizes(drawing: _Drawing, keys: Sequence[str]) -> Operation[dict[str, int]]:
+    """The lengths of RedisVL's entries among these keys in bytes, 0 for other models'; what is no entry is counted."""
+    if not keys:
+        return {}
+    sizes = yield from hash_sizes(keys)
+    found = {key: size for key, size in zip(keys, sizes, strict=True) if size}
+    drawing.unreadable += len(keys) - len(found)
+    drawing.hashes.update(found)
+    if drawing.model_name is not None and found:
+        seen = yield from hash_heads(list(found))
+        for key, head in zip(list(found), seen, strict=True):
+            drawing.unreadable += head is None
+            if head is None or head.model_name != drawing.model_name:
+                found[key] = 0
+    return found
 
 
 def _read(drawing: _Drawing, chunk: Sequence[tuple[str, int]]) -> Operation[None]:
     if not chunk:
         return
-    values = yield from checked(("MGET", *[key for key, _ in chunk]))
-    for (key, size), value in zip(chunk, values, strict=True):
-        drawing.take(key, value, size)
+    ours = [(key, size) for key, size in chunk if key not in drawing.hashes]
+    if ours:
+        values = yield from checked(("MGET", *[key for key, _ in ours]))
+        for (key, size), value in zip(ours, values, strict=True):
+            drawing.take_value(key, value, size)
+    theirs = [(key, size) for key, size in chunk if key in drawing.hashes]
+    for (_, size), entry in zip(theirs, (yield from hash_entries([key for key, _ in theirs])), strict=True):
+        drawing.take(entry, size)

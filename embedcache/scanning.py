@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from embedcache import codec, redisvl_format
 from embedcache.columns import REST_BYTES, START_BYTES, Batch, HashSight
+from embedcache.entry import CacheEntry
 from embedcache.errors import ServerReplyError
 from embedcache.operations import Command, Operation, ServerAbilities, checked, run_script
 from embedcache.redisvl_format import HashHead
@@ -115,6 +116,44 @@ def hash_heads(keys: Sequence[str]) -> Operation[list[HashHead | None]]:
         return []
     replies = yield [("HMGET", key, *redisvl_format.HEAD_FIELDS) for key in keys]
     return [redisvl_format.decode_head(reply) if isinstance(reply, list) else None for reply in replies]
+
+
+def hash_entries(keys: Sequence[str]) -> Operation[list[CacheEntry | None]]:
+    """The entries that RedisVL keeps under these keys, with their vectors as float32; None where there is none.
+
+    Their own TTLs stand nowhere and are None.
+    """
+    if not keys:
+        return []
+    replies = yield [("HMGET", key, *redisvl_format.HEAD_FIELDS, "embedding") for key in keys]
+    return [
+        _hash_entry(key, reply) if isinstance(reply, list) else None for key, reply in zip(keys, replies, strict=True)
+    ]
+
+
+def _hash_entry(key: str, values: Sequence[bytes | None]) -> CacheEntry | None:
+    head, vector = redisvl_format.decode_head(values[:-1]), redisvl_format.decode_vector(values[-1] or b"")
+    if head is None or vector is None:
+        return None
+    return {
+        "entry_id": key[-_ID_DIGITS:],
+        "key": key,
+        "text": head.text,
+        "model_name": head.model_name,
+        "embedding": vector,
+        "inserted_at": head.inserted_at,
+        "metadata": head.metadata,
+        "ttl": None,
+    }
+
+
+def hash_sizes(keys: Sequence[str]) -> Operation[list[int]]:
+    """The lengths of RedisVL's entries under these keys in bytes, as its fields add up to; 0 where there is none."""
+    fields = redisvl_format.SIZE_FIELDS
+    replies = yield [("HSTRLEN", key, field) for key in keys for field in fields]
+    lengths = [reply if isinstance(reply, int) else 0 for reply in replies]
+    rows = [lengths[start : start + len(fields)] for start in range(0, len(lengths), len(fields))]
+    return [sum(row) if redisvl_format.is_entry(row) else 0 for row in rows]
 
 
 # ------------------------------------------------------------------------------------------------ columns

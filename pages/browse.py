@@ -5,7 +5,6 @@ from dataclasses import replace
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from embedcache import CacheEntry, EntrySummary, inspector
 from embedcache.filtering import EntryFilter
 from embedcache.index import EntryIndex
 from embedcache.keyspace import split_key
@@ -108,15 +107,6 @@ def _open(key: str | None) -> None:
 
 def _go(page: int) -> None:
     st.session_state[PAGE_KEY] = page
-
-
-# -------------------------------------------------------------------------------------------------- fetch
-
-
-def _fetch_entry(name: str, key: str) -> tuple[EntrySummary | None, CacheEntry | None]:
-    cache = session.open_cache(name, refresh_ttl=False)
-    (summary,) = inspector.summarise(cache.connection, [key])  # first: reading the entry ends its being idle
-    return summary, cache.get_by_key(key)
 
 
 # -------------------------------------------------------------------------------------------------- the table
@@ -253,7 +243,7 @@ def _show_entry(name: str, key: str) -> None:
     if parts[0] != name:
         _show_foreign(parts[0])
         return
-    summary, entry = _fetch_entry(name, key)
+    summary, entry = entry_frames.read_entry(session.open_cache(name, refresh_ttl=False), key)
     if summary is not None and entry is not None:
         entry_view.show(name, entry, summary)
     else:
@@ -273,12 +263,16 @@ def _change_cache(name: str) -> None:
 
 
 def _show_unreadable(name: str, key: str) -> None:
-    """An entry without a vector that can be shown: damaged, RedisVL's, or gone."""
+    """An entry without a vector that can be shown: damaged, or gone."""
     (row,) = entry_frames.read_rows(session.open_cache(name, refresh_ttl=False), [key])
     if row.state == "Gone":
         st.info("The cache holds nothing under this key: it expired, or somebody dropped it.", icon=":material/info:")
     elif row.state == "RedisVL":
-        st.info("RedisVL wrote this entry, so its vector is not shown here.", icon=":material/info:")
+        st.warning(
+            "RedisVL wrote this entry, and its vector cannot be read: it is no JSON list of numbers. To remove the "
+            "entry, tick it in the table and press Drop.",
+            icon=":material/warning:",
+        )
     else:
         st.warning(
             f"The value under this key, {wording.size(row.value_bytes)}, cannot be read as an entry: it is damaged, or "

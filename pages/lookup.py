@@ -6,11 +6,22 @@ from functools import partial
 
 import streamlit as st
 
-from embedcache import CacheEntry, EntrySummary, inspector
+from embedcache import CacheEntry, EntrySummary
 from embedcache.explain import Explanation, Reason
 from embedcache.keyspace import split_key
 from embedcache.vectorizers import DEFAULT_MODEL
-from pages.ui import comparison_view, entry_view, links, longwork, many_texts, nearest, session, widgets, wording
+from pages.ui import (
+    comparison_view,
+    entry_frames,
+    entry_view,
+    links,
+    longwork,
+    many_texts,
+    nearest,
+    session,
+    widgets,
+    wording,
+)
 from pages.ui.inputs import UnusableInputError
 from pages.ui.many_texts import Looked
 from pages.ui.queries import ManyTexts, Query
@@ -154,12 +165,12 @@ def _query_by_key(key: str) -> Query:
 def _fetch(query: Query) -> Found | None:
     """The entry and its summary, or None. Looking does not make it live longer."""
     cache = session.open_cache(query.cache_name, refresh_ttl=False)
-    (summary,) = inspector.summarise(cache.connection, [query.key])  # first: reading the entry ends its being idle
-    if query.text is None or query.model_name is None:
-        entry = cache.get_by_key(query.key)
-    else:
-        entry = cache.get(query.text, query.model_name)
-    return None if entry is None or summary is None else (entry, summary)
+    summary, entry = entry_frames.read_entry(cache, query.key)
+    if entry is None or summary is None:
+        return None
+    asked = None if query.text is None or query.model_name is None else (query.text, query.model_name)
+    # Texts and models whose names run together share a key: what is there may be another entry.
+    return (entry, summary) if asked in {None, (entry["text"], entry["model_name"])} else None
 
 
 def _explain(query: Query) -> Explanation | None:

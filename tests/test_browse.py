@@ -129,8 +129,35 @@ def test_what_cannot_be_read_is_said(cache: EmbeddingsCache) -> None:
     assert states == {"whole": [], "bent": ["Damaged"], "theirs": ["RedisVL"]}
     app = open_browse(key=f"embedcache:{'ab' * 32}")
     assert "cannot be read as an entry" in words(app)
-    assert "RedisVL wrote this entry" in words(open_browse(key=f"embedcache:{'cd' * 32}"))
     assert metrics(open_browse(key=whole))["Dimension"] == "1"
+
+
+def test_an_entry_of_redisvls_is_shown_and_changed(cache: EmbeddingsCache) -> None:
+    client, key = cache.connection.client(), f"embedcache:{'cd' * 32}"
+    client.hset(key, mapping=redisvl_hash("theirs", metadata='{"a": 1}'))
+    app = open_browse(key=key)
+    assert [list(vector) for vector in table(app)["vector"]] == [[0.25] * 3]
+    assert metrics(app)["Dimension"] == "3"
+    assert metrics(app)["Own TTL"] == "not told"
+    assert app.get("plotly_chart")
+    buttons = {button.label: button for button in app.button if button.key.startswith("entry_")}
+    assert buttons["Edit metadata"].disabled
+    assert "RedisVL wrote this entry" in buttons["Edit metadata"].help
+    buttons["Set TTL"].click().run()
+    assert "It expires in 1 h now." in app.success[0].value
+    assert client.ttl(key) in range(3_500, 3_601)
+    buttons["Drop entry"].click().run()
+    press(app, "Drop it")
+    assert not client.exists(key)
+
+
+def test_a_broken_vector_of_redisvls_is_said(cache: EmbeddingsCache) -> None:
+    key = f"embedcache:{'cd' * 32}"
+    cache.connection.client().hset(key, mapping=redisvl_hash("theirs", embedding="[1, NaN]"))
+    app = open_browse(key=key)
+    assert table(app)["vector"].tolist() == [None]
+    assert "its vector cannot be read" in words(app)
+    assert "theirs" in app.code[0].value
 
 
 def test_what_left_meanwhile_is_shown_as_gone(cache: EmbeddingsCache) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from looking import redisvl_hash
 from playing import written
 from servers import Server
 
-from embedcache import EmbeddingsCache, InvalidInputError, codec, sampling
+from embedcache import EmbeddingsCache, InvalidInputError, codec, redisvl_format, sampling
 from embedcache.connection import RedisConnection
 from embedcache.keyspace import Keyspace
 
@@ -100,6 +101,37 @@ def test_what_is_no_entry_is_counted(server: Server, connection: RedisConnection
     server.raw.set("c:" + "2" * 64, server.raw.get(server.raw.keys("c:*")[0]))  # under a key that is not its own
     drawn = sampling.sample(connection, "c", 100)
     assert (drawn.entries, drawn.unreadable) == (2, 4)
+
+
+@pytest.mark.parametrize("model", [None, "m"])
+def test_redisvls_entries_are_drawn_beside_ours(server: Server, connection: RedisConnection, model: str | None) -> None:
+    fill(server, 3)
+    for digit, fields in enumerate(
+        (redisvl_hash("theirs", size=3), redisvl_hash("other", model_name="n"), redisvl_hash(embedding="[1, NaN, 2]"))
+    ):
+        server.raw.hset("c:" + str(digit) * 64, mapping=fields)
+    drawn = sampling.sample(connection, "c", 100, model)
+    groups = {group.model_names[0]: group for group in drawn.groups}
+    assert (len(groups["m"]), drawn.unreadable, drawn.whole) == (4, 1, True)
+    assert ("n" in groups) is (model is None)
+    row = groups["m"].texts.index("theirs")
+    assert groups["m"].matrix[row].tolist() == [0.25] * 3
+    assert groups["m"].inserted_at[row] == 1736455112.5
+    assert groups["m"].value_bytes[row] == sum(map(len, redisvl_hash("theirs").values()))
+
+
+@pytest.mark.parametrize(
+    ("stored", "vector"),
+    [
+        (b"[1, 2.5, -3e-2]", [1.0, 2.5, -0.03]),
+        (b"[1e300]", [float("inf")]),
+        *((stored, None) for stored in (b"", b"[]", b"[1, NaN]", b"[true]", b"[1", b'{"a": 1}', b"\xff", b"[[1]]")),
+        (b"[" * 100_000, None),
+    ],
+)
+def test_redisvls_vectors_are_read(stored: bytes, vector: list[float] | None) -> None:
+    found = redisvl_format.decode_vector(stored)
+    assert found == vector if vector is None or found is None else found.tolist() == pytest.approx(vector)
 
 
 def test_vectors_that_are_not_finite_are_there(valkey: Server) -> None:

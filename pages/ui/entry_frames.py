@@ -11,7 +11,7 @@ from typing import Final, Literal
 import numpy as np
 import pandas as pd
 
-from embedcache import EmbeddingsCache, EntrySummary, inspector, redisvl_format
+from embedcache import CacheEntry, EmbeddingsCache, EntrySummary, inspector, redisvl_format
 from embedcache.connection import RedisConnection
 from embedcache.entry import FloatArray, Metadata
 from embedcache.keyspace import Keyspace
@@ -68,8 +68,8 @@ def read_rows(cache: EmbeddingsCache, keys: Sequence[str]) -> list[Row]:
     """
     summaries = inspector.summarise(cache.connection, keys)
     lengths = cache.connection.drive(_lengths([key for key, seen in zip(keys, summaries, strict=True) if seen is None]))
-    drawn = [summary.key for summary in summaries if summary is not None and _is_drawn(summary)]
-    found = dict(zip(drawn, cache.mget_by_keys(drawn), strict=True))
+    drawn = [summary for summary in summaries if summary is not None and summary.value_bytes <= _MAX_DRAWN_BYTES]
+    found = _read_entries(cache, drawn)
     rows: list[Row] = []
     for key, summary in zip(keys, summaries, strict=True):
         if summary is None:
@@ -83,13 +83,28 @@ def read_rows(cache: EmbeddingsCache, keys: Sequence[str]) -> list[Row]:
     return rows
 
 
+def read_entry(cache: EmbeddingsCache, key: str) -> tuple[EntrySummary | None, CacheEntry | None]:
+    """One entry without and with its vector, of ours or RedisVL's; None for what cannot be read or is not there.
+
+    Raises:
+        CacheUnavailableError: The server cannot be reached.
+    """
+    (summary,) = inspector.summarise(cache.connection, [key])  # first: reading the entry ends its being idle
+    return summary, None if summary is None else _read_entries(cache, [summary])[key]
+
+
+def _read_entries(cache: EmbeddingsCache, summaries: Sequence[EntrySummary]) -> dict[str, CacheEntry | None]:
+    """The entries with their vectors, by key."""
+    ours, theirs = (
+        [each.key for each in summaries if is_redisvl(each) is redisvl_stored] for redisvl_stored in (False, True)
+    )
+    found = [*cache.mget_by_keys(ours), *inspector.redisvl_entries(cache.connection, theirs)]
+    return dict(zip([*ours, *theirs], found, strict=True))
+
+
 def is_redisvl(summary: EntrySummary) -> bool:
     """Whether an entry is one of RedisVL's hashes."""
     return summary.dtype == redisvl_format.DTYPE_NAME
-
-
-def _is_drawn(summary: EntrySummary) -> bool:
-    return summary.value_bytes <= _MAX_DRAWN_BYTES and not is_redisvl(summary)
 
 
 def _lengths(keys: Sequence[str]) -> Operation[dict[str, int | None]]:
