@@ -81,9 +81,57 @@ def test_an_upload_is_kept_for_a_day_under_a_name_of_ours(home: Path) -> None:
     assert first != second
     assert (first.parent, mode(first)) == (home / "uploads", 0o600)
     assert first.read_bytes() == b"first"
-    os.utime(first, (0, time.time() - exports.UPLOADS_KEPT_SECONDS - 60))
+    aged(first, exports.KEPT_SECONDS + 60)
     third = exports.keep_upload(io.BytesIO(b"third"))
     assert set(first.parent.iterdir()) == {second, third}
+
+
+# ------------------------------------------------------------------------------------------------ how long
+
+
+def aged(path: Path, seconds: float) -> Path:
+    path.touch()
+    os.utime(path, (0, time.time() - seconds))
+    return path
+
+
+def test_copies_are_kept_for_a_day(home: Path) -> None:
+    fresh, old = (exports.folder() / name for name in ("fresh.parquet", "old.jsonl"))
+    mine = exports.folder() / "notes.txt"
+    for path in (old, mine):
+        aged(path, exports.KEPT_SECONDS + 60)
+    aged(fresh, exports.KEPT_SECONDS - 60)
+    assert exports.listed() == [fresh]
+    assert set(home.glob("*.*")) == {fresh, mine}  # what is no copy is somebody else's
+
+
+def test_the_oldest_make_room(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "MAX_KEPT_BYTES", 25)
+    for age in range(4):
+        path = exports.folder() / f"{age}.parquet"
+        path.write_bytes(b"x" * 10)
+        os.utime(path, (0, time.time() - age))
+    assert [path.stem for path in exports.listed()] == ["0", "1"]
+    (home / "huge.jsonl").write_bytes(b"x" * 100)
+    assert [path.stem for path in exports.listed()] == ["huge"]
+
+
+def test_what_is_restored_is_kept_on(cache: EmbeddingsCache, home: Path) -> None:
+    path = copy_of(cache, stored(cache, 3))
+    aged(path, exports.KEPT_SECONDS - 5)
+    restore(cache, path)
+    assert time.time() - path.stat().st_mtime < 60
+
+
+def test_a_copy_that_cannot_be_removed_is_a_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    aged(exports.folder() / "old.parquet", exports.KEPT_SECONDS + 60)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(TransferError):
+        exports.tidy()
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -112,7 +160,7 @@ def test_a_cancelled_copy_leaves_nothing(cache: EmbeddingsCache, home: Path) -> 
     progress.cancel()
     with pytest.raises(JobCancelledError):
         exports.export(cache.connection, plan, "parquet", progress)
-    assert list(home.iterdir()) == []
+    assert list(home.glob("*.*")) == []
 
 
 # ------------------------------------------------------------------------------------------------ restoring

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +23,7 @@ from starlette.requests import Request
 
 from embedcache import EmbeddingsCache
 from embedcache.server import EmbeddedServer
-from pages.ui import serving, session
+from pages.ui import exports, serving, session
 
 PASSWORD = "s3cret"  # noqa: S105
 TEXT = "a private text"
@@ -137,3 +140,17 @@ async def test_what_the_dashboard_itself_counts(tmp_path: Path, monkeypatch: pyt
     with EmbeddingsCache("docs") as cache:
         assert cache.stats("all").misses == 1
     st.cache_resource.clear()
+
+
+async def test_copies_kept_long_enough_go_though_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_FIRST_TIDY_SECONDS", 0.0)
+    old, fresh = (exports.folder() / name for name in ("old.parquet", "fresh.parquet"))
+    for path, age in ((old, exports.KEPT_SECONDS + 60), (fresh, 0)):
+        path.touch()
+        os.utime(path, (0, time.time() - age))
+    async with serving.close_at_end(None):
+        deadline = time.monotonic() + 20
+        while old.exists() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+    assert not old.exists()
+    assert fresh.exists()

@@ -119,6 +119,7 @@ def show_export(planned: Planned) -> None:
             key="cleanup_format",
             persist_state="session",
         )
+        st.caption(f"{exports.HOW_LONG} Download it to keep it longer.")
         busy = (job is not None and job.running) or not session.may_write()
         pressed = st.button(
             "Write the copy",

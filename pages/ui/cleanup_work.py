@@ -188,7 +188,8 @@ def _counted_again(report: RemovalReport) -> str:
 def _origins(ended: Outcome) -> list[str]:
     said = [f"What was chosen: {wording.code_span(ended.words)}."] if ended.words else []
     if ended.copy is not None:
-        said.append(f"The copy that was written before is {wording.code_span(ended.copy)} on the dashboard's machine.")
+        copy = wording.code_span(ended.copy)
+        said.append(f"The copy that was written before is {copy} on the dashboard's machine, and kept for a day.")
     return said
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +29,14 @@ SUFFIXES: Final[dict[FileFormat, str]] = {"parquet": ".parquet", "jsonl": ".json
 MAX_UPLOAD_MEGABYTES: Final = 200
 MAX_DOWNLOAD_BYTES: Final = MAX_UPLOAD_MEGABYTES * 1_000_000
 """Files up to this length can be downloaded from a page; Streamlit holds them in memory."""
-UPLOADS_KEPT_SECONDS: Final = 86_400
+KEPT_SECONDS: Final = 86_400
+"""How long a copy or an upload is kept after it was written, or read back last."""
+MAX_KEPT_BYTES: Final = 10_000_000_000
+"""Of all copies together; the newest stays, however large."""
+HOW_LONG: Final = (
+    "A copy is kept on the dashboard's machine for a day after it was written or restored last, or until newer ones "
+    f"take {MAX_KEPT_BYTES // 10**9} GB."
+)
 _UPLOADS: Final = "uploads"
 _OWNER_ONLY: Final = 0o700
 _KEYS_AT_ONCE: Final = 1_000
@@ -57,12 +66,50 @@ def folder(name: str = "") -> Path:
 
 
 def listed() -> list[Path]:
-    """The exports in the folder, newest first.
+    """The exports in the folder, newest first, once those that are not to be kept any longer are gone.
 
     Raises:
         TransferError: It cannot be looked into.
     """
-    return [path for _, path in sorted(_dated(folder()), reverse=True) if path.suffix in SUFFIXES.values()]
+    tidy()
+    return [path for _, path in _newest_first()]
+
+
+def tidy() -> None:
+    """Removes copies and uploads that were kept long enough, and the oldest copies where all take too much.
+
+    Raises:
+        TransferError: The folder cannot be looked into, or a file cannot be removed.
+    """
+    copies = _newest_first()
+    total = 0
+    for place, (written, path) in enumerate(copies):
+        total += _size(path)
+        if _is_old(written) or (place and total > MAX_KEPT_BYTES):
+            _remove(path)
+    for written, path in _dated(folder(_UPLOADS)):
+        if _is_old(written):
+            _remove(path)
+
+
+def _newest_first() -> list[tuple[float, Path]]:
+    return sorted((each for each in _dated(folder()) if each[1].suffix in SUFFIXES.values()), reverse=True)
+
+
+def _is_old(written: float) -> bool:
+    return time.time() - written > KEPT_SECONDS
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _remove(path: Path) -> None:
+    with writing(path):
+        path.unlink(missing_ok=True)
 
 
 def _dated(where: Path) -> list[tuple[float, Path]]:
@@ -91,11 +138,8 @@ def keep_upload(content: BinaryIO) -> Path:
     Raises:
         TransferError: It cannot be written.
     """
-    where = folder(_UPLOADS)
-    for written, path in _dated(where):
-        if time.time() - written > UPLOADS_KEPT_SECONDS:
-            path.unlink(missing_ok=True)
-    path = _new_path(where, "upload", "")
+    tidy()
+    path = _new_path(folder(_UPLOADS), "upload", "")
     with whole_file(path, replace=False) as draft:
         shutil.copyfileobj(content, draft.file)
     return path
@@ -111,6 +155,7 @@ def export(connection: RedisConnection, plan: RemovalPlan, file_format: FileForm
         EmbedcacheError: The file cannot be written, or the server does not answer.
         JobCancelledError: Somebody cancelled; no file is left.
     """
+    tidy()
     path = _new_path(folder(), plan.cache_name, SUFFIXES[file_format])
     return transfer.export_entries(
         connection, plan.cache_name, path, _Keys(plan), progress.tell, file_format=file_format
@@ -170,6 +215,7 @@ def restore(
     """
     detail: dict[str, object] = {"file": path.name, "on_conflict": on_conflict}
     known = audit.record(connection, cache_name, actor, "restore", detail=detail | {"outcome": "running"})
+    _keep_on(path)
     rows = 0
 
     def tell(done: int, total: int | None) -> None:
@@ -193,6 +239,12 @@ def restore(
         detail |= {"left": report.skipped_existing, "expired": report.expired}
     recorded = _amended(connection, known, restored, detail)
     return Restored(cache_name, outcome, rows, report, error, recorded)
+
+
+def _keep_on(path: Path) -> None:
+    """Has a copy that is read kept for as long as a new one, so that it does not go meanwhile."""
+    with suppress(OSError):  # gone, or another user's: the restore says so
+        os.utime(path)
 
 
 def _amended(connection: RedisConnection, known: audit.AuditRecord, count: int, detail: dict[str, object]) -> bool:

@@ -68,9 +68,12 @@ def _ask_upload() -> Path | None:
 
 def _ask_file(files: list[Path]) -> Path | None:
     if not files:
-        st.caption("There is no copy on the dashboard's machine yet: the plan of a removal offers to write one.")
+        st.caption(
+            "There is no copy on the dashboard's machine: the plan of a removal offers to write one. "
+            f"{exports.HOW_LONG}"
+        )
         return None
-    return st.selectbox(
+    chosen = st.selectbox(
         "A copy on the dashboard's machine",
         files,
         index=None,
@@ -79,6 +82,8 @@ def _ask_file(files: list[Path]) -> Path | None:
         key="restore_file",
         help="Those that were written here before a removal, for everybody who may change things here.",
     )
+    st.caption(exports.HOW_LONG)
+    return chosen
 
 
 # ------------------------------------------------------------------------------------------------ what is in it

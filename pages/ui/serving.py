@@ -6,6 +6,8 @@ machine alone, unless the server is told to listen elsewhere. Neither starts an 
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,11 +24,15 @@ from starlette.routing import Route
 
 from embedcache import EmbedcacheError, InvalidInputError, inspector
 from embedcache.connection import RedisConnection
+from embedcache.errors import TransferError
 from embedcache.integrations.prometheus import ProcessCollector, SharedCollector
 from pages.ui import configuration
 from pages.ui.known_names import KnownNames
 
 _NAMES_PATIENCE: Final = 5.0
+_FIRST_TIDY_SECONDS: Final = 60.0
+_TIDY_SECONDS: Final = 3_600.0
+_log: Final = logging.getLogger(__name__)
 # Whoever asks asks again soon: better a wrong "unavailable" than an answer that comes too late to be read.
 _PATIENCE: Final = {"socket_connect_timeout": 0.5, "socket_timeout": 1.0}
 
@@ -54,10 +60,29 @@ ROUTES: Final = (Route("/healthz", healthz), Route("/metrics", metrics))
 async def close_at_end(app: object) -> AsyncIterator[None]:  # noqa: ARG001 - Streamlit's signature
     """Sends what was counted and leaves the embedded server when the dashboard's server ends.
 
+    Until then, it has copies of entries removed that were kept long enough, whether anybody looks at a page or not.
     Ended by SIGTERM, it raises that signal anew once it has shut down, and nothing registered with `atexit` is called.
     """
+    tidying = asyncio.create_task(_tidy_copies())
     yield
+    tidying.cancel()
     await run_in_threadpool(_close)
+
+
+async def _tidy_copies() -> None:
+    await asyncio.sleep(_FIRST_TIDY_SECONDS)
+    while True:
+        await run_in_threadpool(_tidy)
+        await asyncio.sleep(_TIDY_SECONDS)
+
+
+def _tidy() -> None:
+    from pages.ui import exports  # a fifth of a second of imports, for which the first visitor is not to wait
+
+    try:
+        exports.tidy()
+    except TransferError as error:
+        _log.warning("Copies that were kept long enough could not be removed", exc_info=error)
 
 
 def say_unexpected(error: Exception) -> bool:
