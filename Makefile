@@ -64,5 +64,5 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.run
 	@echo "Installing what the tests need ..."
-	@$(PIP) --editable ".[server,hf,dashboard,dev]"
+	@$(PIP) --editable ".[server,hf,dashboard,auth,dev]"
 	@touch $@
