@@ -247,7 +247,9 @@ def _show_caches() -> None:
 def _show_server(info: ServerInfo | None) -> None:
     st.subheader("Server", anchor=False)
     if info is None:
-        st.caption("It does not say how it is: this user may not ask it for INFO.")
+        st.caption(
+            "It does not say how it is: the user in its URL may not ask it for INFO. Whoever runs it can allow that."
+        )
         return
     facts = {
         "Kind": wording.plain_label(f"{info.kind} {info.version} {info.mode}"),

@@ -17,7 +17,7 @@ def show(one: Found, other: Found) -> None:
     """Two entries side by side."""
     (first, first_summary), (second, second_summary) = one, other
     if first["key"] == second["key"]:
-        st.info("Both are the same entry.", icon=":material/info:")
+        st.info("Both are the same entry. Go back and choose another.", icon=":material/info:")
     measures = comparison.measure(first["embedding"], second["embedding"])
     _show_measures(measures)
     _show_texts(first, second)

@@ -44,7 +44,10 @@ def sentence(error: Exception) -> str:
         return "**You are not logged in any more.** Load the page anew and log in."
     if isinstance(error, ReadOnlyError):
         return f"**Nothing was changed.** {access.why_read_only() or 'This page only looks.'}"
-    words = next((words for kind, words in _SENTENCES if isinstance(error, kind)), "**This did not work.** {detail}")
+    words = next(
+        (words for kind, words in _SENTENCES if isinstance(error, kind)),
+        "**This did not work.** {detail} Try again, or choose another server in Settings.",
+    )
     address = wording.code_span(session.server().address, limit=200)
     cause = error.__cause__ if isinstance(error, CacheUnavailableError) else None  # its own words repeat the address
     return words.format(detail=wording.code_span(str(cause or error)), address=address)
@@ -56,10 +59,16 @@ _SENTENCES: Final[tuple[tuple[type[Exception], str], ...]] = (
         "**The server at {address} does not answer.** Start it, or choose another in Settings. This page comes back by "
         "itself, and what you typed stays here. The reason: {detail}",
     ),
-    (EmbeddedServerError, "**The embedded server cannot be started.** {detail}"),
+    (
+        EmbeddedServerError,
+        "**The embedded server cannot be started.** {detail} When that is mended, this page comes back by itself.",
+    ),
     (InvalidURLError, "**The server's URL cannot be used.** {detail} Set it right, or choose another in Settings."),
-    (ModelUnavailableError, "**The model cannot be loaded.** {detail}"),
-    (ServerReplyError, "**The server refused.** It answered {detail}"),
+    (ModelUnavailableError, "**The model cannot be loaded.** {detail} Mend that, or choose another model."),
+    (
+        ServerReplyError,
+        "**The server refused.** It answered {detail}. Whoever runs it can tell why; another is chosen in Settings.",
+    ),
     (InvalidInputError, "**This cannot be used; nothing was stored or changed.** {detail}"),
 )
 

@@ -78,7 +78,9 @@ def _expiry_of(chosen: EntryFilter) -> str:
         return "any"
     option = next((name for name, seconds in _WITHIN.items() if seconds == chosen.expires_within), None)
     if option is None:
-        raise UnusableInputError("This filter asks for a span until the expiry that cannot be chosen here.")
+        raise UnusableInputError(
+            "This filter asks for a span until the expiry that cannot be chosen here. Choose one of those listed."
+        )
     return option
 
 

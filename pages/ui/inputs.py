@@ -114,7 +114,7 @@ def read_metadata(text: str) -> Metadata | None:
             'It looks like {"source": "handbook", "page": 12}.'
         ) from error
     except RecursionError as error:
-        raise UnusableInputError("The metadata is nested too deeply.") from error
+        raise UnusableInputError("The metadata is nested too deeply. Store it with fewer levels.") from error
     if not isinstance(value, dict):
         raise UnusableInputError('The metadata must be one JSON object, such as {"source": "handbook"}.')
     return value

@@ -56,7 +56,10 @@ def _log_in_with(provider: str | None) -> None:
     try:
         st.login(provider)
     except StreamlitAuthError as error:  # Authlib is missing, or a line of the section
-        raise ConfigurationError(f"Streamlit's login cannot be used: {wording.code_span(str(error))}") from error
+        raise ConfigurationError(
+            f"Streamlit's login cannot be used: {wording.code_span(str(error))} Install the extra `auth`, and complete "
+            "the section `[auth]` of the secrets."
+        ) from error
 
 
 def _show_password() -> None:
