@@ -22,6 +22,20 @@ from pages.ui.inputs import UnusableInputError
 NOW = 1_800_000_000.0
 
 
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["org/a", "other/b", "org/a", "c"], ["a", "b", "a", "c"]),
+        (["org/a", "other/a"], ["org/a", "other/a"]),
+        (["org/a", "a"], ["org/a", "a"]),
+        (["/models/mine", "", "org/", "a b/c"], ["/models/mine", "", "org/", "a b/c"]),
+        (["org/a/b"], ["a/b"]),
+    ],
+)
+def test_models_are_named_without_their_owners_where_that_is_enough(names: list[str], short: list[str]) -> None:
+    assert entry_frames.short_model_names(names) == short
+
+
 def summary(**fields: object) -> EntrySummary:
     given = {
         "key": f"c:{'0' * 64}",

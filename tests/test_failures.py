@@ -105,7 +105,8 @@ def test_every_page_is_within_the_guard(page: str, monkeypatch: pytest.MonkeyPat
         (InvalidInputError("**x** <b>"), "**This cannot be used; nothing was stored or changed.** `**x** <b>`"),
         (
             EmbeddedServerError("no binary"),
-            "**The embedded server cannot be started.** `no binary` When that is mended, this page comes back by itself.",
+            "**The embedded server cannot be started.** `no binary` When that is mended, this page comes back by "
+            "itself.",
         ),
         (ReadOnlyError("refused"), "**Nothing was changed.** This page only looks."),
         (inputs.UnusableInputError("Type a text."), "Type a text."),

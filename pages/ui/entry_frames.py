@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
@@ -29,6 +30,7 @@ SPARKS: Final = 40
 _MAX_DRAWN_BYTES: Final = 256 * 1024
 """Length of the longest value whose vector is read for its sparkline."""
 _METADATA_CHARACTERS: Final = 160
+_OWNER: Final = re.compile(r"^[\w.-]+/(?=\w)")
 _SCAN_COUNT: Final = 1_000
 _MAX_STEPS: Final = 20
 
@@ -159,7 +161,17 @@ def frame(rows: Sequence[Row], now: float, zone: tzinfo) -> pd.DataFrame:
     """
     cells = [_cells(row, now, zone) for row in rows]
     table = pd.DataFrame(cells, columns=_COLUMNS)
+    table["model"] = short_model_names(list(table["model"]))
     return table.astype({"dimension": "Int64"})
+
+
+def short_model_names(names: Sequence[str]) -> list[str]:
+    """Names of models without their owners, as ``all-MiniLM-L6-v2``, where these tell them apart; else as they are.
+
+    In a narrow column, ``sentence-transformers/…`` is all that could be read of most.
+    """
+    short = {name: _OWNER.sub("", name) for name in names}
+    return [short[name] for name in names] if len(set(short.values())) == len(short) else list(names)
 
 
 _COLUMNS: Final = (

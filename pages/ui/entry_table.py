@@ -64,7 +64,11 @@ def _columns(rows: Sequence[Row], open_entry: Callable[[str], None]) -> dict[str
             width=88,
             help="Damaged: the value cannot be read. RedisVL: an entry that RedisVL wrote. Gone: it left a moment ago.",
         ),
-        "model": config.TextColumn("Model", width=140),
+        "model": config.TextColumn(
+            "Model",
+            width=140,
+            help="Without its owner where that tells the models apart; an entry's own page has both.",
+        ),
         "stored": config.TextColumn("Stored", width=88),
         "expires": config.TextColumn("Expires", width=92),
         "read": config.TextColumn("Last read", width=88, help="When it was last read or written, by the server."),
