@@ -393,6 +393,7 @@ def _show_idle() -> None:
         "long it lives, what it costs and its vector, and lets you change its metadata and TTL, compare it with "
         "another, or drop it."
     )
+    st.page_link("pages/embed.py", label="Embed a text first", icon=":material/bolt:")
 
 
 widgets.header(

@@ -74,7 +74,7 @@ def _said(planned: Planned) -> list[str]:
     said = [f"Chosen: {', '.join(filter_builder.in_words(planned.chosen)) or 'every entry'}."]
     if planned.oldest is not None and planned.newest is not None:
         oldest, newest = (wording.moment(each, session.zone()) for each in (planned.oldest, planned.newest))
-        said.append(f"Stored from {oldest} to {newest}.")
+        said.append(f"Stored on {oldest}." if oldest == newest else f"Stored from {oldest} to {newest}.")
     said.append(cleanup_plans.models_in_words(planned.by_model))
     return said
 
