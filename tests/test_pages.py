@@ -139,6 +139,22 @@ def test_a_second_click_drops_nothing(cache: EmbeddingsCache) -> None:
     assert cache.exists("t", DEFAULT_MODEL)
 
 
+# ------------------------------------------------------------------------------------------------ models
+
+
+def test_pages_offer_the_models_that_entries_have(cache: EmbeddingsCache) -> None:
+    for number in range(3):
+        cache.set(f"t{number}", "z/frequent", [0.5])
+    cache.set("t", "a/rare", [0.5])
+    cache.get("t", "never/stored")
+    cache.flush_stats()
+    app = open_page("browse")  # which looks at all entries
+    for page, key in (("cleanup", "cleanup_model"), ("lookup", "lookup_model"), ("vector_map", "map_model")):
+        app.switch_page(f"pages/{page}.py").run()
+        offered = [name for name in app.selectbox(key=key).options if "/" in name and name != DEFAULT_MODEL]
+        assert offered == ["z/frequent", "a/rare"], page
+
+
 # ------------------------------------------------------------------------------------------------ strangers' text
 
 
