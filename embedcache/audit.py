@@ -19,7 +19,7 @@ from embedcache.entry import Metadata
 from embedcache.errors import InvalidInputError
 from embedcache.keyspace import Keyspace
 from embedcache.metadata import pack_metadata
-from embedcache.operations import Operation, checked, checked_all
+from embedcache.operations import Command, Operation, checked, checked_all
 
 MAX_RECORDS: Final = 1_000
 """Kept per cache: the last ones."""
@@ -140,7 +140,7 @@ def _record(space: Keyspace, unwritten: AuditRecord) -> Operation[AuditRecord]:
     now = (yield from read_standing(space)).now  # the one way to the server's clock that copes with an ACL on TIME
     written = replace(unwritten, at=now)
     key = _key(space)
-    yield from checked_all(("LPUSH", key, _pack(written)), ("LTRIM", key, 0, MAX_RECORDS - 1))
+    yield from checked_all(*_push(key, _pack(written)), ("LTRIM", key, 0, MAX_RECORDS - 1))
     return written
 
 
@@ -148,8 +148,13 @@ def _amend(space: Keyspace, known: AuditRecord, written: AuditRecord) -> Operati
     key = _key(space)
     # The new one first: cut off between the two, both are on record rather than none.
     yield from checked_all(
-        ("LPUSH", key, _pack(written)), ("LREM", key, -1, _pack(known)), ("LTRIM", key, 0, MAX_RECORDS - 1)
+        *_push(key, _pack(written)), ("LREM", key, -1, _pack(known)), ("LTRIM", key, 0, MAX_RECORDS - 1)
     )
+
+
+def _push(key: str, row: bytes) -> list[Command]:
+    """Puts a row in front, once: a client whose answer was late sends all of it again."""
+    return [("LREM", key, 0, row), ("LPUSH", key, row)]
 
 
 def _read(spaces: Sequence[Keyspace], limit: int) -> Operation[list[AuditRecord]]:

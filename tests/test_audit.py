@@ -106,6 +106,15 @@ def test_what_is_amended_takes_the_place_of_what_was_there(connection: RedisConn
     assert (found.at, found.count, found.bytes, found.detail) == (begun.at, 3, 30, {"outcome": "done"})
 
 
+def test_what_a_client_sends_twice_is_on_record_once(connection: RedisConnection) -> None:
+    """As where the answer to the first time came too late."""
+    begun = audit.record(connection, "c", "ada", "remove", detail={"outcome": "running"})
+    for _ in range(2):
+        audit.amend(connection, begun, count=3, size=30, detail={"outcome": "done"})
+    (found,) = audit.read(connection, "c")
+    assert (found.count, found.detail) == (3, {"outcome": "done"})
+
+
 def test_hostile_texts_come_back_as_they_are(connection: RedisConnection) -> None:
     audit.record(connection, "c", HOSTILE + "\ud800", HOSTILE, detail={HOSTILE: [HOSTILE]})
     (found,) = audit.read(connection, "c")
