@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,9 +13,12 @@ import numpy.typing as npt
 
 from embedcache import codec, editing, operations
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, EmbeddingLike, FloatArray, Never, Text
+from embedcache.entry_layout import LayoutName
 from embedcache.keyspace import Keyspace
+from embedcache.layouts import entry_layout
 from embedcache.near import NEAR_CACHE_BYTES, NEAR_TTL_SECONDS, NearCache
 from embedcache.nearby import NearbyCache
+from embedcache.operations import Operation
 from embedcache.packing import pack_text
 from embedcache.watched import SLOW_LOOKUP_SECONDS
 
@@ -44,6 +48,8 @@ class EmbeddingsCache(NearbyCache):
         connection_kwargs: Settings for the clients that the cache makes, by redis-py's names.
         dtype: How vectors are stored: ``float32``, ``float64``, ``float16`` or ``int8``. Reading goes by what each
             entry says, so a cache may hold several.
+        layout: How entries lie on the server: ``packed``, or ``redisvl``, as RedisVL keeps them, for a cache that
+            RedisVL programs use, too (`docs/redisvl.md`). There, dtype is ``float32`` or ``float64``.
         refresh_ttl: Whether a hit starts the entry's own TTL again; a read-only cache's never does.
         stats: Whether hits, misses and the rest are counted; a read-only cache counts nothing.
         slow_lookup_seconds: Lookups that take longer are kept for `slow_lookups`; None keeps none.
@@ -58,7 +64,7 @@ class EmbeddingsCache(NearbyCache):
         near_cache_bytes: Bytes that the near cache may take; vectors make up most of them.
 
     Raises:
-        InvalidInputError: The name, TTL, URL, dtype or a bound of the near cache cannot be used.
+        InvalidInputError: The name, TTL, URL, dtype, layout or a bound of the near cache cannot be used.
         ClientRefusedError: A client is not a standalone redis-py client of the right kind.
     """
 
@@ -72,6 +78,7 @@ class EmbeddingsCache(NearbyCache):
         connection_kwargs: Mapping[str, Any] | None = None,
         *,
         dtype: str = "float32",
+        layout: LayoutName = "packed",
         refresh_ttl: bool = True,
         stats: bool = True,
         slow_lookup_seconds: float | None = SLOW_LOOKUP_SECONDS,
@@ -81,8 +88,9 @@ class EmbeddingsCache(NearbyCache):
         near_ttl: float = NEAR_TTL_SECONDS,
         near_cache_bytes: int = NEAR_CACHE_BYTES,
     ) -> None:
-        space = Keyspace(name, ttl)
         self._dtype = codec.stored_dtype(dtype)
+        lies = entry_layout(layout, self._dtype)
+        space = Keyspace(name, ttl, lies.hex_bytes)
         near = None if _is_zero(near_cache) else NearCache(name, near_cache, near_ttl, near_cache_bytes)
         # redis-py makes a third of the time that importing this package would take; here it is paid when it is used.
         from embedcache.connection import RedisConnection
@@ -90,6 +98,7 @@ class EmbeddingsCache(NearbyCache):
         super().__init__(
             space,
             RedisConnection(redis_url, redis_client, async_redis_client, connection_kwargs, read_only=read_only),
+            lies,
             near,
             refresh=refresh_ttl and not read_only,
             stats=stats,
@@ -113,6 +122,11 @@ class EmbeddingsCache(NearbyCache):
         return self._dtype.name
 
     @property
+    def layout(self) -> LayoutName:
+        """How entries lie on the server."""
+        return self._layout.name
+
+    @property
     def ttl(self) -> int | None:
         """Default TTL in seconds of what is stored from now on; None never expires."""
         return self._space.ttl
@@ -123,7 +137,7 @@ class EmbeddingsCache(NearbyCache):
         Raises:
             InvalidTTLError: It is not a whole number of seconds above zero, or None.
         """
-        self._space = Keyspace(self.name, ttl)
+        self._space = replace(self._space, ttl=ttl)
 
     def key_for(self, text: Text, model_name: str) -> str:
         """The key under which this text's entry is kept, whether or not there is one."""
@@ -157,11 +171,7 @@ class EmbeddingsCache(NearbyCache):
             The entry's key.
         """
         item = _item(text, model_name, embedding, metadata, ttl)
-        return self._drive(
-            operations.set_one(self._space, self._counters, self._dtype, item, now=time.time()),
-            model_name,
-            writes=True,
-        )
+        return self._drive(self._set_one(item), model_name, writes=True)
 
     async def aset(
         self,
@@ -173,11 +183,7 @@ class EmbeddingsCache(NearbyCache):
     ) -> str:
         """Async twin of `set`."""
         item = _item(text, model_name, embedding, metadata, ttl)
-        return await self._adrive(
-            operations.set_one(self._space, self._counters, self._dtype, item, now=time.time()),
-            model_name,
-            writes=True,
-        )
+        return await self._adrive(self._set_one(item), model_name, writes=True)
 
     def get(self, text: Text, model_name: str) -> CacheEntry | None:
         """The entry of this text and model, or None. A hit starts its own TTL again, if `refresh_ttl`.
@@ -258,17 +264,11 @@ class EmbeddingsCache(NearbyCache):
         Returns:
             The keys, in order.
         """
-        return self._drive(
-            operations.mset(self._space, self._able, self._counters, self._dtype, items, ttl, now=time.time()),
-            writes=True,
-        )
+        return self._drive(self._mset(items, ttl), writes=True)
 
     async def amset(self, items: Sequence[CacheItem], ttl: TTL = None) -> list[str]:
         """Async twin of `mset`."""
-        return await self._adrive(
-            operations.mset(self._space, self._able, self._counters, self._dtype, items, ttl, now=time.time()),
-            writes=True,
-        )
+        return await self._adrive(self._mset(items, ttl), writes=True)
 
     def mget(self, texts: Sequence[Text], model_name: str) -> list[CacheEntry | None]:
         """The entries of these texts, in order; None for each miss. One damaged entry is one miss."""
@@ -302,11 +302,11 @@ class EmbeddingsCache(NearbyCache):
 
     def mexists(self, texts: Sequence[Text], model_name: str) -> list[bool]:
         """Whether each text is cached under this model, in order."""
-        return self._drive(operations.mexists(self._space, texts, model_name), model_name)
+        return self._drive(operations.mexists(self._space, texts, model_name, layout=self._layout), model_name)
 
     async def amexists(self, texts: Sequence[Text], model_name: str) -> list[bool]:
         """Async twin of `mexists`."""
-        return await self._adrive(operations.mexists(self._space, texts, model_name), model_name)
+        return await self._adrive(operations.mexists(self._space, texts, model_name, layout=self._layout), model_name)
 
     def mdrop(self, texts: Sequence[Text], model_name: str) -> int:
         """Removes the entries of these texts; returns how many there were."""
@@ -330,11 +330,11 @@ class EmbeddingsCache(NearbyCache):
 
     def mexists_by_keys(self, keys: Sequence[str]) -> list[bool]:
         """Whether each key holds an entry, in order; False for a key outside the namespace."""
-        return self._drive(operations.mexists_by_keys(self._space, keys))
+        return self._drive(operations.mexists_by_keys(self._space, keys, layout=self._layout))
 
     async def amexists_by_keys(self, keys: Sequence[str]) -> list[bool]:
         """Async twin of `mexists_by_keys`."""
-        return await self._adrive(operations.mexists_by_keys(self._space, keys))
+        return await self._adrive(operations.mexists_by_keys(self._space, keys, layout=self._layout))
 
     def mdrop_by_keys(self, keys: Sequence[str]) -> int:
         """Removes the entries under these keys; returns how many there were.
@@ -379,11 +379,11 @@ class EmbeddingsCache(NearbyCache):
         Raises:
             ForeignKeyError: The key lies outside the namespace.
         """
-        return self._drive(operations.expire(self._space, self._able, self._counters, key, ttl), writes=True)
+        return self._drive(self._expire(key, ttl), writes=True)
 
     async def aexpire(self, key: str, ttl: TTL) -> bool:
         """Async twin of `expire`."""
-        return await self._adrive(operations.expire(self._space, self._able, self._counters, key, ttl), writes=True)
+        return await self._adrive(self._expire(key, ttl), writes=True)
 
     def persist(self, key: str) -> bool:
         """Keeps an entry for ever; returns whether there was such an entry.
@@ -416,11 +416,29 @@ class EmbeddingsCache(NearbyCache):
             ForeignKeyError: The key lies outside the namespace.
             EmbedcacheError: Others wrote the entry time and again; nothing was changed.
         """
-        return self._drive(editing.set_metadata(self._space, self._able, key, metadata), writes=True)
+        return self._drive(self._set_metadata(key, metadata), writes=True)
 
     async def aset_metadata(self, key: str, metadata: Mapping[str, Any] | None) -> bool:
         """Async twin of `set_metadata`."""
-        return await self._adrive(editing.set_metadata(self._space, self._able, key, metadata), writes=True)
+        return await self._adrive(self._set_metadata(key, metadata), writes=True)
+
+    # ---------------------------------------------------------------------------------------- operations
+
+    def _set_one(self, item: CacheItem) -> Operation[str]:
+        return operations.set_one(
+            self._space, self._able, self._counters, self._dtype, item, now=time.time(), layout=self._layout
+        )
+
+    def _mset(self, items: Sequence[CacheItem], ttl: TTL) -> Operation[list[str]]:
+        return operations.mset(
+            self._space, self._able, self._counters, self._dtype, items, ttl, now=time.time(), layout=self._layout
+        )
+
+    def _expire(self, key: str, ttl: TTL) -> Operation[bool]:
+        return operations.expire(self._space, self._able, self._counters, key, ttl, layout=self._layout)
+
+    def _set_metadata(self, key: str, metadata: Mapping[str, Any] | None) -> Operation[bool]:
+        return editing.set_metadata(self._space, self._able, key, metadata, layout=self._layout)
 
     # ---------------------------------------------------------------------------------------- the end
 

@@ -33,6 +33,7 @@ from xxhash import xxh3_64_intdigest
 
 from embedcache.entry import CacheEntry, FloatArray, Metadata, Text
 from embedcache.errors import InvalidInputError
+from embedcache.keyspace import hex_identity
 from embedcache.metadata import is_metadata
 
 Buffer: TypeAlias = bytes | memoryview
@@ -217,6 +218,11 @@ def own_ttl(value: bytes) -> int | None:
 _NO_TTL: Final = bytes(4)
 
 
+def own_ttls(keys: Sequence[str], values: Sequence[bytes | None]) -> dict[str, int]:
+    """The TTLs of the values that have one of their own, by key."""
+    return {key: ttl for key, value in zip(keys, values, strict=True) if value and (ttl := own_ttl(value))}
+
+
 def with_ttl(value: bytes, ttl: int | None) -> bytes:
     """The value with another TTL in its header."""
     return value[:TTL_OFFSET] + (ttl or 0).to_bytes(4, "little") + value[TTL_OFFSET + 4 :]
@@ -305,10 +311,17 @@ def decode_by_key(value: bytes | None, key: str) -> CacheEntry | None:
         return None
     model_bytes, text_bytes = _HEADER.unpack_from(value)[6:]
     identity = value[HEADER_BYTES : HEADER_BYTES + text_bytes + 1 + model_bytes]
-    if sha256(identity).hexdigest() != key[-64:]:
+    if key[-64:] != sha256(identity).hexdigest() and not _is_hex_key(key, head):
         return None
     rest = head.inserted_at, head.metadata
     return _entry(key, head.text, head.model_name, rest, head.ttl or 0, value, head.vector_offset, value[16])
+
+
+def _is_hex_key(key: str, head: Head) -> bool:
+    """Whether it is the key that these bytes and model have in RedisVL's layout."""
+    if not isinstance(head.text, bytes):
+        return False
+    return key[-64:] == sha256(hex_identity(head.text, head.model_name.encode())).hexdigest()
 
 
 def _entry(  # built in one place, in the order in which the API documents the keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -15,11 +15,13 @@ from typing import Final
 from embedcache import codec
 from embedcache.buckets import Standing, read_standing, read_write
 from embedcache.entry import Text
-from embedcache.errors import ServerReplyError
+from embedcache.entry_layout import EntryLayout, LayoutName
 from embedcache.keyspace import Keyspace
 from embedcache.operations import Operation, ServerAbilities, checked, mexists
+from embedcache.packed_layout import PACKED
 from embedcache.packing import pack_text
-from embedcache.scanning import heads
+from embedcache.redisvl_format import HashHead
+from embedcache.scanning import hash_heads, heads
 
 MAX_SCAN: Final = 100_000
 MAX_SIMILAR: Final = 10
@@ -98,35 +100,33 @@ _SENTENCES: Final = {
 
 
 def why(
-    space: Keyspace, able: ServerAbilities, text: Text, model_name: str, *, max_scan: int
+    space: Keyspace,
+    able: ServerAbilities,
+    text: Text,
+    model_name: str,
+    *,
+    max_scan: int,
+    layout: EntryLayout = PACKED,
 ) -> Operation[Explanation]:
     """Why a lookup of this text and model hits, or misses."""
     key, tag = pack_text(space, text, model_name)
-    (value,) = yield [("GET", key)]
+    value = yield from layout.examine(key)
     if value is not None:
         return _explain_value(key, tag, value)
     now, write = yield from read_write(space, key)
     if write is not None:
         reason = Reason.EXPIRED if write.is_over(now) else Reason.GONE
         return Explanation(reason, key, stored_at=write.at, expired_at=write.ends)
-    similar = yield from _guess(space, text, model_name)
+    similar = yield from _guess(space, text, model_name, layout)
     if not similar and max_scan > 0:
-        similar = yield from _scan(space, able, text, max_scan)
+        similar = yield from _scan(space, able, text, max_scan, layout)
     return _explain_similar(key, text, model_name, similar)
 
 
-def _explain_value(key: str, tag: bytes, value: object) -> Explanation:
-    if isinstance(value, ServerReplyError):
-        if value.code != "WRONGTYPE":
-            raise value
-        return Explanation(Reason.CORRUPT, key, detail="it is a list, hash or the like, and no packed entry")
-    if not isinstance(value, bytes) or not value.startswith(codec.MAGIC[:3]):
-        return Explanation(Reason.CORRUPT, key, detail="it is no packed entry")
-    if not value.startswith(codec.MAGIC):
-        return Explanation(Reason.CORRUPT, key, detail="it was written by another version of embedcache")
-    if not codec.is_sound(value) or (head := codec.decode_head(value)) is None:
-        return Explanation(Reason.CORRUPT, key, detail="it is damaged: its checksum does not fit")
-    if not value.startswith(tag, codec.TAG_OFFSET):
+def _explain_value(key: str, tag: bytes, value: bytes | str) -> Explanation:
+    if isinstance(value, str):
+        return Explanation(Reason.CORRUPT, key, detail=value)
+    if not value.startswith(tag, codec.TAG_OFFSET) and (head := codec.decode_head(value)) is not None:
         return Explanation(Reason.OTHER_ENTRY, key, similar=((head.text, head.model_name),))
     return Explanation(Reason.HIT, key)
 
@@ -154,7 +154,7 @@ def _base(model_name: str) -> str:
 # ------------------------------------------------------------------------------------------------ looking around
 
 
-def _guess(space: Keyspace, text: Text, model_name: str) -> Operation[list[tuple[Text, str]]]:
+def _guess(space: Keyspace, text: Text, model_name: str, layout: EntryLayout) -> Operation[list[tuple[Text, str]]]:
     """What would be near and can be asked for by its key, however large the cache."""
     standing = yield from read_standing(space)
     models = _most_used(standing, model_name)
@@ -163,7 +163,7 @@ def _guess(space: Keyspace, text: Text, model_name: str) -> Operation[list[tuple
         asked += [(variant, model_name) for variant in _variants(text)]
     found: list[tuple[Text, str]] = []
     for model, texts in _by_model(asked):
-        there = yield from mexists(space, texts, model)
+        there = yield from mexists(space, texts, model, layout=layout)
         found += [(each, model) for each, is_there in zip(texts, there, strict=True) if is_there]
     return found
 
@@ -190,7 +190,9 @@ def _variants(text: str) -> list[str]:
     return sorted(each for each in made - {text} if each.strip())
 
 
-def _scan(space: Keyspace, able: ServerAbilities, text: Text, max_scan: int) -> Operation[list[tuple[Text, str]]]:
+def _scan(
+    space: Keyspace, able: ServerAbilities, text: Text, max_scan: int, layout: EntryLayout
+) -> Operation[list[tuple[Text, str]]]:
     """Entries of the same text or one spelt alike, among about the first `max_scan` keys of the server."""
     wanted = fold(text)
     found: list[tuple[Text, str]] = []
@@ -199,12 +201,24 @@ def _scan(space: Keyspace, able: ServerAbilities, text: Text, max_scan: int) -> 
         reply = yield from checked(("SCAN", cursor, "MATCH", space.pattern, "COUNT", _SCAN_BATCH))
         cursor = int(reply[0])
         names = [name.decode(errors="surrogateescape") for name in reply[1]]
-        for head, _ in (yield from heads(able, [name for name in names if space.owns(name)])):
-            if head is not None and fold(head.text) == wanted:
-                found.append((head.text, head.model_name))
+        seen = yield from _HEADS[layout.name](able, [name for name in names if space.owns(name)])
+        found += [(head.text, head.model_name) for head in seen if head is not None and fold(head.text) == wanted]
         if cursor == 0 or len(found) >= MAX_SIMILAR:
             break
     return list(dict.fromkeys(found))
+
+
+def _packed_heads(able: ServerAbilities, keys: Sequence[str]) -> Operation[list[codec.Head | None]]:
+    return [head for head, _ in (yield from heads(able, keys))]
+
+
+def _hash_heads(_able: ServerAbilities, keys: Sequence[str]) -> Operation[list[HashHead | None]]:
+    return (yield from hash_heads(keys))
+
+
+_HEADS: Final[
+    dict[LayoutName, Callable[[ServerAbilities, Sequence[str]], Operation[Sequence[codec.Head | HashHead | None]]]]
+] = {"packed": _packed_heads, "redisvl": _hash_heads}
 
 
 def fold(text: Text) -> Text:

@@ -345,7 +345,7 @@ def _summary(
         dtype=head.dtype.name if isinstance(head, codec.Head) else redisvl_format.DTYPE_NAME,
         inserted_at=head.inserted_at,
         metadata=head.metadata,
-        ttl=head.ttl if isinstance(head, codec.Head) else None,
+        ttl=head.ttl,
         expires_in=cost.expires_in,
         value_bytes=size,
         memory_bytes=cost.memory if isinstance(cost.memory, int) else size,
@@ -365,7 +365,7 @@ def _summary_of_hash(key: str, values: object, cost: _Cost) -> EntrySummary | No
     if not isinstance(values, list):
         return None
     embedding, _, *fields = values
-    head = redisvl_format.decode_head(fields)
+    head = redisvl_format.decode_head(fields, key)
     if head is None or not embedding:
         return None
     size = sum(len(value) for value in values if value is not None)

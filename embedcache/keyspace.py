@@ -40,6 +40,7 @@ class Keyspace:
     Attributes:
         name: The cache's name; its keys are ``name:`` and 64 hex digits.
         ttl: Default TTL in seconds; None never expires.
+        hex_bytes: Whether the key of bytes is that of their hex digits, as in RedisVL's layout.
 
     Raises:
         InvalidNameError: The name is empty, not a str or not encodable.
@@ -48,6 +49,7 @@ class Keyspace:
 
     name: str
     ttl: int | None = None
+    hex_bytes: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -72,6 +74,10 @@ class Keyspace:
     def keys(self, identities: Sequence[bytes]) -> list[str]:
         """The key of each identity, in order."""
         return [self.key(identity) for identity in identities]
+
+    def key_of_bytes(self, text: bytes, model: bytes) -> str:
+        """The key of a text that is bytes, under a model name in UTF-8."""
+        return self.key(hex_identity(text, model) if self.hex_bytes else text + b":" + model)
 
     def owns(self, key: str) -> bool:
         """Whether a key lies in this cache's namespace. It says nothing of whether it exists."""
@@ -102,6 +108,11 @@ class Keyspace:
         if ttl is None:
             return self.ttl
         return None if ttl is NEVER else check_ttl(ttl, index=index)
+
+
+def hex_identity(text: bytes, model: bytes) -> bytes:
+    """What RedisVL takes the SHA-256 of for a text that is bytes."""
+    return text.hex().encode() + b":" + model
 
 
 def split_key(key: str) -> tuple[str, str] | None:

@@ -20,10 +20,12 @@ from embedcache import codec, operations
 from embedcache.counters import Counters
 from embedcache.counting import count_lookup
 from embedcache.entry import CacheEntry, FloatArray, Text
+from embedcache.entry_layout import EntryLayout
 from embedcache.errors import InvalidInputError
 from embedcache.keyspace import Keyspace, check_batch, check_dimension, check_keys, encode_texts
 from embedcache.near import NearCache, near_caches
 from embedcache.operations import Command, Operation, Read, ServerAbilities, chunks, run_script
+from embedcache.packed_layout import PACKED
 from embedcache.scripts import REMAINING_TTLS
 
 R = TypeVar("R")
@@ -43,12 +45,13 @@ def get_one(
     model_name: str,
     *,
     refresh: bool,
+    layout: EntryLayout = PACKED,
 ) -> Operation[CacheEntry | None]:
     """The entry of one text that the near cache has not, or None; it is kept there."""
     generation, asked_at = near.generation, monotonic()
-    entry = yield from operations.get_one(space, able, counters, text, model_name, refresh=False)
+    entry = yield from operations.get_one(space, able, counters, text, model_name, refresh=False, layout=layout)
     if entry is not None:
-        yield from _keep(near, able, [entry], generation, asked_at, refresh=refresh)
+        yield from _keep(near, space, able, [entry], generation, asked_at, refresh=refresh, layout=layout)
     return entry
 
 
@@ -61,6 +64,7 @@ def mget(
     model_name: str,
     *,
     refresh: bool,
+    layout: EntryLayout = PACKED,
 ) -> Operation[list[CacheEntry | None]]:
     """The entries of these texts, in order; None for each miss."""
     started = perf_counter_ns()
@@ -71,7 +75,7 @@ def mget(
     if not asked and texts:
         counters.looked_up(model_name, started, (), (), 0, 0, 0, len(texts))
         return found
-    read = yield from _ask(near, space, able, texts, asked, model_name, refresh=refresh)
+    read = yield from _ask(near, space, able, texts, asked, model_name, refresh=refresh, layout=layout)
     for index, entry in zip(asked, read.entries, strict=True):
         found[index] = entry
     missing = [index for index, entry in enumerate(read.entries) if entry is None]
@@ -89,6 +93,7 @@ def mget_embeddings(
     *,
     dimension: int | None,
     refresh: bool,
+    layout: EntryLayout = PACKED,
 ) -> Operation[tuple[FloatArray, npt.NDArray[np.bool_]]]:
     """The vectors of these texts in one matrix (n, d), and a mask (n,) of hits."""
     started = perf_counter_ns()
@@ -100,7 +105,7 @@ def mget_embeddings(
     asked = [index for index, vector in enumerate(vectors) if vector is None]
     read = Read([], [], [])
     if asked or not texts:
-        read = yield from _ask(near, space, able, texts, asked, model_name, refresh=refresh)
+        read = yield from _ask(near, space, able, texts, asked, model_name, refresh=refresh, layout=layout)
         for index, entry in zip(asked, read.entries, strict=True):
             vectors[index] = None if entry is None else entry["embedding"]
     matrix, mask = codec.stack(vectors, dimension)
@@ -120,6 +125,7 @@ def mget_by_keys(
     keys: Sequence[str],
     *,
     refresh: bool,
+    layout: EntryLayout = PACKED,
 ) -> Operation[list[CacheEntry | None]]:
     """The entries under these keys; None for a miss and for a key outside the namespace."""
     started = perf_counter_ns()
@@ -129,8 +135,10 @@ def mget_by_keys(
     asked = [index for index, entry in enumerate(found) if entry is None]
     if asked:
         generation, asked_at = near.generation, monotonic()
-        rest = yield from operations.mget_by_keys(space, able, counters, [keys[i] for i in asked], refresh=False)
-        yield from _keep(near, able, rest, generation, asked_at, refresh=refresh)
+        rest = yield from operations.mget_by_keys(
+            space, able, counters, [keys[i] for i in asked], refresh=False, layout=layout
+        )
+        yield from _keep(near, space, able, rest, generation, asked_at, refresh=refresh, layout=layout)
         for index, entry in zip(asked, rest, strict=True):
             found[index] = entry
     elif hits:
@@ -150,17 +158,18 @@ def _ask(
     model_name: str,
     *,
     refresh: bool,
+    layout: EntryLayout = PACKED,
 ) -> Operation[Read]:
     """What the server has of the texts at the indexes `asked`, kept from now on."""
     generation, asked_at = near.generation, monotonic()
     try:
         read = yield from operations.read_entries(
-            space, able, [texts[index] for index in asked], model_name, refresh=False
+            space, able, [texts[index] for index in asked], model_name, refresh=False, layout=layout
         )
     except InvalidInputError:
         encode_texts(texts)  # which names the text by its index among all of them
         raise
-    yield from _keep(near, able, read.entries, generation, asked_at, refresh=refresh)
+    yield from _keep(near, space, able, read.entries, generation, asked_at, refresh=refresh, layout=layout)
     return read
 
 
@@ -185,27 +194,29 @@ def _count(
 
 def _keep(
     near: NearCache,
+    space: Keyspace,
     able: ServerAbilities,
     entries: Iterable[CacheEntry | None],
     generation: int,
     asked_at: float,
     *,
     refresh: bool,
+    layout: EntryLayout,
 ) -> Operation[None]:
     """Keeps what was found, each as long as it may be, and restarts the TTLs of which half has passed."""
     found = [entry for entry in entries if entry is not None]
-    own = {entry["key"]: ttl for entry in found if (ttl := entry["ttl"])}
-    left = (yield from _seconds_left(able, list(own))) if own else {}
+    ttls = layout.ttls_of(space, found)
+    left = (yield from _seconds_left(able, list(ttls))) if ttls else {}
     due: dict[str, int] = {}
     until: dict[str, float] = {}
-    for key, ttl in own.items():
+    for key, ttl in ttls.items():
         until[key] = asked_at + left[key]
-        if refresh and left[key] > 0:
+        if refresh and ttl and left[key] > 0:
             if not ttl / 2 < left[key] <= ttl:
                 due[key], left[key] = ttl, ttl
             until[key] = asked_at + left[key] - ttl / 2
     if due:
-        yield from operations.restart_ttls(able, due)
+        yield from layout.restart(able, due)
     latest = asked_at + near.ttl
     kept = [(entry, min(latest, until.get(entry["key"], latest))) for entry in found]
     near.keep([(entry, end) for entry, end in kept if end > asked_at], generation)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from embedcache import near_operations, operations
 from embedcache.entry import CacheEntry, FloatArray, Text
+from embedcache.entry_layout import EntryLayout
 from embedcache.keyspace import Keyspace
 from embedcache.near import NearCache, NearState
 from embedcache.operations import Operation
@@ -28,12 +29,13 @@ class NearbyCache(WatchedCache):
         self,
         space: Keyspace,
         connection: RedisConnection,
+        layout: EntryLayout,
         near: NearCache | None,
         *,
         refresh: bool,
         **watching: Any,
     ) -> None:
-        super().__init__(space, connection, **watching)
+        super().__init__(space, connection, layout, **watching)
         self._refresh = refresh
         self._near = near
         # asyncio comes with it: as late as the connection.
@@ -82,19 +84,23 @@ class NearbyCache(WatchedCache):
     def _get_one(self, text: Text, model_name: str) -> Operation[CacheEntry | None]:
         near = self._near
         if near is None:
-            return operations.get_one(self._space, self._able, self._counters, text, model_name, refresh=self._refresh)
+            return operations.get_one(
+                self._space, self._able, self._counters, text, model_name, refresh=self._refresh, layout=self._layout
+            )
         self._begin_tracking()
         return near_operations.get_one(
-            near, self._space, self._able, self._counters, text, model_name, refresh=self._refresh
+            near, self._space, self._able, self._counters, text, model_name, refresh=self._refresh, layout=self._layout
         )
 
     def _mget(self, texts: Sequence[Text], model_name: str) -> Operation[list[CacheEntry | None]]:
         near = self._near
         if near is None:
-            return operations.mget(self._space, self._able, self._counters, texts, model_name, refresh=self._refresh)
+            return operations.mget(
+                self._space, self._able, self._counters, texts, model_name, refresh=self._refresh, layout=self._layout
+            )
         self._begin_tracking()
         return near_operations.mget(
-            near, self._space, self._able, self._counters, texts, model_name, refresh=self._refresh
+            near, self._space, self._able, self._counters, texts, model_name, refresh=self._refresh, layout=self._layout
         )
 
     def _mget_embeddings(
@@ -103,7 +109,14 @@ class NearbyCache(WatchedCache):
         near = self._near
         if near is None:
             return operations.mget_embeddings(
-                self._space, self._able, self._counters, texts, model_name, dimension=dimension, refresh=self._refresh
+                self._space,
+                self._able,
+                self._counters,
+                texts,
+                model_name,
+                dimension=dimension,
+                refresh=self._refresh,
+                layout=self._layout,
             )
         self._begin_tracking()
         return near_operations.mget_embeddings(
@@ -115,14 +128,19 @@ class NearbyCache(WatchedCache):
             model_name,
             dimension=dimension,
             refresh=self._refresh,
+            layout=self._layout,
         )
 
     def _mget_by_keys(self, keys: Sequence[str]) -> Operation[list[CacheEntry | None]]:
         near = self._near
         if near is None:
-            return operations.mget_by_keys(self._space, self._able, self._counters, keys, refresh=self._refresh)
+            return operations.mget_by_keys(
+                self._space, self._able, self._counters, keys, refresh=self._refresh, layout=self._layout
+            )
         self._begin_tracking()
-        return near_operations.mget_by_keys(near, self._space, self._able, self._counters, keys, refresh=self._refresh)
+        return near_operations.mget_by_keys(
+            near, self._space, self._able, self._counters, keys, refresh=self._refresh, layout=self._layout
+        )
 
     def _clear(self) -> Operation[int]:
         return near_operations.emptying(self._space.name, operations.clear(self._space, self._counters))

@@ -44,7 +44,9 @@ def pack_text(space: Keyspace, text: Text, model_name: str) -> tuple[str, bytes]
     model = encode_model_name(model_name)
     encoded = encode_text(text)
     identity = encoded + b":" + model
-    return space.key(identity), codec.tag_prefix(len(encoded), len(model), isinstance(text, bytes)) + identity
+    is_bytes = isinstance(text, bytes)
+    key = space.key_of_bytes(encoded, model) if is_bytes else space.key(identity)
+    return key, codec.tag_prefix(len(encoded), len(model), is_bytes) + identity
 
 
 def pack_texts(space: Keyspace, texts: Sequence[Text], model_name: str) -> tuple[list[str], list[bytes]]:
@@ -61,11 +63,13 @@ def pack_texts(space: Keyspace, texts: Sequence[Text], model_name: str) -> tuple
     # Texts have few different lengths: what stands before an identity is looked up, not packed anew for each.
     prefixes = {size: codec.tag_prefix(size, model_bytes, False) for size in set(map(len, encoded))}
     tags = [prefixes[len(text)] + identity for text, identity in zip(encoded, identities, strict=True)]
+    keys = space.keys(identities)
     if set(map(type, texts)) != {str}:
         for index, given in enumerate(texts):
             if isinstance(given, bytes):
                 tags[index] = codec.tag_prefix(len(given), model_bytes, True) + identities[index]
-    return space.keys(identities), tags
+                keys[index] = space.key_of_bytes(given, suffix[1:])
+    return keys, tags
 
 
 def pack_one(space: Keyspace, dtype: codec.StoredDtype, item: CacheItem, now: float) -> tuple[str, bytes, int | None]:
@@ -163,12 +167,13 @@ def _pack_identities(
         return pack_texts(space, texts, model_names[0])
     encoded_texts = encode_texts(texts)
     tags: list[bytes] = []
-    identities: list[bytes] = []
+    keys: list[str] = []
     for index, (given, text, name) in enumerate(zip(texts, encoded_texts, model_names, strict=True)):
         model = encode_model_name(name, index=position_in(texts, index))
-        identities.append(text + b":" + model)
-        tags.append(codec.tag_prefix(len(text), len(model), isinstance(given, bytes)) + identities[-1])
-    return space.keys(identities), tags
+        is_bytes, identity = isinstance(given, bytes), text + b":" + model
+        keys.append(space.key_of_bytes(text, model) if is_bytes else space.key(identity))
+        tags.append(codec.tag_prefix(len(text), len(model), is_bytes) + identity)
+    return keys, tags
 
 
 # ------------------------------------------------------------------------------------------------ vectors

@@ -115,7 +115,10 @@ def hash_heads(keys: Sequence[str]) -> Operation[list[HashHead | None]]:
     if not keys:
         return []
     replies = yield [("HMGET", key, *redisvl_format.HEAD_FIELDS) for key in keys]
-    return [redisvl_format.decode_head(reply) if isinstance(reply, list) else None for reply in replies]
+    return [
+        redisvl_format.decode_head(reply, key) if isinstance(reply, list) else None
+        for key, reply in zip(keys, replies, strict=True)
+    ]
 
 
 def hash_entries(keys: Sequence[str]) -> Operation[list[CacheEntry | None]]:

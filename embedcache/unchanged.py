@@ -258,13 +258,15 @@ def _readable_hashes(keys: Sequence[str]) -> Operation[set[str]]:
     if not keys:
         return set()
     replies = yield [("HMGET", key, *redisvl_format.HEAD_FIELDS, "embedding") for key in keys]
-    return {key for key, reply in zip(keys, replies, strict=True) if _is_hash_entry(reply)}
+    return {key for key, reply in zip(keys, replies, strict=True) if _is_hash_entry(key, reply)}
 
 
-def _is_hash_entry(reply: Any) -> bool:
+def _is_hash_entry(key: str, reply: Any) -> bool:
     if not isinstance(reply, list):  # the error of a key of another type
         return False
     *head, embedding = reply
     return (
-        embedding is not None and redisvl_format.is_vector(embedding) and (redisvl_format.decode_head(head) is not None)
+        embedding is not None
+        and redisvl_format.is_vector(embedding)
+        and redisvl_format.decode_head(head, key) is not None
     )

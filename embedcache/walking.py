@@ -325,7 +325,7 @@ def _check_packed(keys: Sequence[str]) -> Operation[list[Flaw | None]]:
 
 def _check_hashes(keys: Sequence[str]) -> Operation[list[Flaw | None]]:
     replies = yield [("HMGET", key, "embedding", *redisvl_format.HEAD_FIELDS) for key in keys]
-    return [_flaw_of_hash(reply) for reply in replies]
+    return [_flaw_of_hash(key, reply) for key, reply in zip(keys, replies, strict=True)]
 
 
 def _check_unreadable(keys: Sequence[str]) -> Operation[list[Flaw | None]]:
@@ -361,11 +361,11 @@ def _flaw(key: str, value: bytes) -> Flaw:
     return Flaw.UNDECODABLE if key.endswith(own_key) else Flaw.OTHER_KEY
 
 
-def _flaw_of_hash(reply: Any) -> Flaw | None:
+def _flaw_of_hash(key: str, reply: Any) -> Flaw | None:
     if is_other_type(reply):
         return Flaw.NO_ENTRY
     embedding, *head = reply
     if all(value is None for value in reply):
         return None  # it has left
     sound = embedding is not None and redisvl_format.is_vector(embedding)
-    return None if sound and redisvl_format.decode_head(head) is not None else Flaw.UNDECODABLE
+    return None if sound and redisvl_format.decode_head(head, key) is not None else Flaw.UNDECODABLE

@@ -13,6 +13,7 @@ from embedcache import buckets, explain, flushing, statistics
 from embedcache.buckets import SlowLookup, Standing
 from embedcache.counters import Batch, NoCounters
 from embedcache.entry import Text
+from embedcache.entry_layout import EntryLayout
 from embedcache.errors import CacheUnavailableError, InvalidInputError, ReadOnlyError, ServerReplyError
 from embedcache.explain import Explanation
 from embedcache.flushing import Outbox
@@ -53,6 +54,7 @@ class WatchedCache:
         self,
         space: Keyspace,
         connection: RedisConnection,
+        layout: EntryLayout,
         *,
         stats: bool,
         slow_lookup_seconds: float | None,
@@ -64,6 +66,7 @@ class WatchedCache:
         self.observer: Observer | None = None
         self._space = space
         self._able = ServerAbilities()
+        self._layout = layout
         self._made_at = time.time()
         self._outbox = Outbox(
             sender(connection, Keyspace(space.name)), slow_lookup_seconds, slow_texts=slow_lookup_texts
@@ -306,12 +309,15 @@ class WatchedCache:
             InvalidInputError: The text or model name cannot be used.
         """
         self._outbox.try_to_flush()
-        return self.connection.drive(explain.why(self._space, self._able, text, model_name, max_scan=max_scan))
+        return self.connection.drive(self._why(text, model_name, max_scan))
 
     async def awhy(self, text: Text, model_name: str, *, max_scan: int = explain.MAX_SCAN) -> Explanation:
         """Async twin of `why`."""
         await _in_thread(self._outbox.try_to_flush)
-        return await self.connection.adrive(explain.why(self._space, self._able, text, model_name, max_scan=max_scan))
+        return await self.connection.adrive(self._why(text, model_name, max_scan))
+
+    def _why(self, text: Text, model_name: str, max_scan: int) -> Operation[Explanation]:
+        return explain.why(self._space, self._able, text, model_name, max_scan=max_scan, layout=self._layout)
 
     # ---------------------------------------------------------------------------------------- the end
 

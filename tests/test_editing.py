@@ -15,7 +15,7 @@ from calling import Caller
 from playing import play, written
 from servers import Server
 
-from embedcache import NEVER, EmbeddingsCache, codec, editing
+from embedcache import NEVER, EmbeddingsCache, codec, editing, packed_layout
 from embedcache.errors import EmbedcacheError, ForeignKeyError, InvalidMetadataError, ReadOnlyError, ServerReplyError
 from embedcache.keyspace import Keyspace
 from embedcache.metadata import pack_metadata
@@ -232,7 +232,7 @@ def test_what_a_later_version_appended_is_kept() -> None:
     tag = codec.tag_prefix(1, len(MODEL), False) + identity
     rest = msgpack.packb([1.5, {"n": 1}, "appended"])
     later = codec.encode(tag, vector_bytes(value), head.dtype, 60, rest)
-    changed = editing.with_metadata(later, key, pack_metadata(METADATA))
+    changed = packed_layout.with_metadata(later, key, pack_metadata(METADATA))
     assert changed is not None
     assert codec.decode_by_key(changed, key)["metadata"] == METADATA
     assert msgpack.packb([1.5, METADATA, "appended"]) in changed

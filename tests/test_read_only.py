@@ -153,7 +153,7 @@ def writing_operations() -> dict[str, Callable[[], operations.Operation[Any]]]:
     able, none, dtype = ServerAbilities(), NoCounters(), stored_dtype("float32")
     batch = Batch(0.0, 1.0, {MODEL: Counts(hits=1)}, stored={KEY: (0.5, None)})
     return {
-        "set": lambda: operations.set_one(SPACE, none, dtype, items(1)[0], now=1.0),
+        "set": lambda: operations.set_one(SPACE, able, none, dtype, items(1)[0], now=1.0),
         "MSETEX": lambda: operations.mset(SPACE, able, none, dtype, items(3), 50, now=1.0),
         "MSET": lambda: operations.mset(Keyspace("c"), able, none, dtype, items(3), None, now=1.0),
         "drop": lambda: operations.mdrop_by_keys(SPACE, none, [KEY]),

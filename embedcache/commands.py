@@ -1,0 +1,113 @@
+"""What operations are written with: batches of commands, replies that are checked, scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypeVar
+
+from embedcache.errors import ServerReplyError
+from embedcache.scripts import Script
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+Command: TypeAlias = tuple[str | bytes | int | float, ...]
+Operation: TypeAlias = Generator[list[Command], list[Any], R]
+
+CHUNK_ENTRIES: Final = 1_000
+"""Entries moved by one command. Larger ones gained no speed and hold the server up for longer."""
+CHUNK_BYTES: Final = 8 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class ServerAbilities:
+    """What this server has not refused so far. Shared by threads: a lost update costs one more refusal.
+
+    Attributes:
+        scripts: EVAL and EVALSHA on several keys (an ACL may forbid them).
+        msetex: The MSETEX command (Valkey 9.1, Redis 8.4).
+    """
+
+    scripts: bool = True
+    msetex: bool = True
+
+
+# ------------------------------------------------------------------------------------------------ replies
+
+
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The items, as many at a time as one command moves."""
+    if len(items) <= CHUNK_ENTRIES:
+        return iter([items] if items else [])
+    return (items[start : start + CHUNK_ENTRIES] for start in range(0, len(items), CHUNK_ENTRIES))
+
+
+def checked(*commands: Command) -> Operation[Any]:
+    """Sends commands, raises the first error among the replies, and returns the first reply."""
+    return (yield from checked_all(*commands))[0]
+
+
+def checked_all(*commands: Command) -> Operation[list[Any]]:
+    """Sends commands, raises the first error among the replies, and returns them all."""
+    replies = yield list(commands)
+    for reply in replies:
+        raise_if_error(reply)
+    return replies
+
+
+def raise_if_error(reply: object) -> None:
+    """Raises a reply that is an error of the server."""
+    if isinstance(reply, ServerReplyError):
+        raise reply
+
+
+def run_script(
+    able: ServerAbilities, script: Script, keys: Sequence[str], args: Sequence[bytes | int] = ()
+) -> Operation[Any]:
+    """The script's reply, or None where this server runs none for us (no script of ours returns nil)."""
+    if not able.scripts:
+        return None
+    tail = (len(keys), *keys, *args)
+    (reply,) = yield [("EVALSHA", script.sha, *tail)]
+    if _is_unknown_script(reply):
+        (reply,) = yield [("EVAL", script.source, *tail)]
+    if is_refusal(reply):
+        able.scripts = False
+        return None
+    raise_if_error(reply)
+    return reply
+
+
+def run_each(
+    able: ServerAbilities, script: Script, calls: Sequence[tuple[str, Sequence[bytes | int]]]
+) -> Operation[list[Any] | None]:
+    """The script's replies for many keys, each with arguments of its own; None where this server runs none for us.
+
+    One round trip, and in each call no more than one key: nothing else waits for all of them.
+    """
+    if not able.scripts:
+        return None
+    replies = yield [("EVALSHA", script.sha, 1, key, *args) for key, args in calls]
+    unknown = [at for at, reply in enumerate(replies) if _is_unknown_script(reply)]
+    if unknown:
+        again = yield [("EVAL", script.source, 1, calls[at][0], *calls[at][1]) for at in unknown]
+        for at, reply in zip(unknown, again, strict=True):
+            replies[at] = reply
+    if any(map(is_refusal, replies)):
+        able.scripts = False
+        return None
+    for reply in replies:
+        raise_if_error(reply)
+    return replies
+
+
+def _is_unknown_script(reply: object) -> bool:
+    return isinstance(reply, ServerReplyError) and reply.code == "NOSCRIPT"
+
+
+def is_refusal(reply: object) -> bool:
+    """Whether the server refused the command as such, rather than what it was asked to do."""
+    return isinstance(reply, ServerReplyError) and (
+        reply.code in {"NOPERM", "CROSSSLOT"} or "unknown command" in str(reply).lower()
+    )
