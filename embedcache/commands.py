@@ -111,3 +111,16 @@ def is_refusal(reply: object) -> bool:
     return isinstance(reply, ServerReplyError) and (
         reply.code in {"NOPERM", "CROSSSLOT"} or "unknown command" in str(reply).lower()
     )
+
+
+def is_other_type(reply: object) -> bool:
+    """Whether a reply says that what is there is of another type than was asked for.
+
+    Raises:
+        ServerReplyError: It is another error: a refusal tells nothing of a value, and is not to be taken for damage.
+    """
+    if not isinstance(reply, ServerReplyError):
+        return False
+    if reply.code != "WRONGTYPE":
+        raise reply
+    return True

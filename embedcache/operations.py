@@ -28,6 +28,7 @@ from embedcache.commands import (
     checked,
     checked_all,
     chunks,
+    is_other_type,
     run_script,
 )
 from embedcache.counters import Counters
@@ -47,6 +48,7 @@ __all__ = [
     "checked",
     "checked_all",
     "chunks",
+    "is_other_type",
     "run_script",
 ]
 """What operations are written with. Whoever writes one gets it here."""

@@ -18,12 +18,13 @@ from embedcache.commands import (
     Operation,
     ServerAbilities,
     checked_all,
+    is_other_type,
     raise_if_error,
     run_each,
     run_script,
 )
 from embedcache.entry import CacheEntry
-from embedcache.errors import EmbedcacheError, InvalidInputError, ServerReplyError
+from embedcache.errors import EmbedcacheError, InvalidInputError
 from embedcache.keyspace import Keyspace
 from embedcache.packing import Writes
 from embedcache.redisvl_format import (
@@ -149,9 +150,7 @@ class RedisVLLayout:
         return values, default is not None
 
     def _packed(self, key: str, reply: Any) -> bytes | None:
-        if isinstance(reply, ServerReplyError):
-            if reply.code != "WRONGTYPE":
-                raise reply
+        if is_other_type(reply):
             return UNREADABLE
         if all(field is None for field in reply):
             return None
@@ -192,10 +191,11 @@ class RedisVLLayout:
         """See `EntryLayout.match`."""
         found: list[bool] = []
         for batch in _batches(list(zip(keys, tags, strict=True))):
-            replies = yield [("HMGET", key, *IDENTITY_FIELDS) for key, _ in batch]
+            commands = [(("HMGET", key, *IDENTITY_FIELDS), ("HEXISTS", key, "embedding")) for key, _ in batch]
+            replies = yield [command for pair in commands for command in pair]
             found += [
-                isinstance(reply, list) and tag_of(key, *reply) == tag
-                for reply, (key, tag) in zip(replies, batch, strict=True)
+                not is_other_type(named) and bool(held) and tag_of(key, *named) == tag
+                for named, held, (key, tag) in zip(replies[::2], replies[1::2], batch, strict=True)
             ]
         return found
 
@@ -204,15 +204,15 @@ class RedisVLLayout:
         found: list[bool] = []
         for batch in _batches(keys):
             replies = yield [("HEXISTS", key, "embedding") for key in batch]
-            found += [reply in (1, True) for reply in replies]
+            found += [not is_other_type(reply) and bool(reply) for reply in replies]
         return found
 
     def examine(self, key: str) -> Operation[bytes | str | None]:
         """See `EntryLayout.examine`."""
         (reply,) = yield [("HMGET", key, *ENTRY_FIELDS)]
-        value = self._packed(key, reply)
-        if isinstance(reply, ServerReplyError):
+        if is_other_type(reply):
             return "it is no hash, as RedisVL's entries are"
+        value = self._packed(key, reply)
         return "its fields are not those of an entry of RedisVL's under this key" if value == UNREADABLE else value
 
     # ---------------------------------------------------------------------------------------- changing
@@ -223,9 +223,11 @@ class RedisVLLayout:
         if changed is not None:
             return bool(changed)
         # Without scripts: HSET would bring an entry back that is dropped meanwhile, so later hits restart the default.
-        change: Command = ("PERSIST", key) if seconds is None else ("EXPIRE", key, seconds)
-        there, _, _ = yield [("HEXISTS", key, "embedding"), ("HDEL", key, "own_ttl"), change]
-        return there in (1, True)
+        (there,) = yield from self.hold([key])
+        if there:
+            change: Command = ("PERSIST", key) if seconds is None else ("EXPIRE", key, seconds)
+            yield from checked_all(("HDEL", key, "own_ttl"), change)
+        return there
 
     def set_metadata(self, able: ServerAbilities, key: str, packed: bytes) -> Operation[bool]:
         """See `EntryLayout.set_metadata`."""

@@ -12,8 +12,7 @@ import numpy.typing as npt
 from embedcache import codec, redisvl_format
 from embedcache.columns import REST_BYTES, START_BYTES, Batch, HashSight
 from embedcache.entry import CacheEntry
-from embedcache.errors import ServerReplyError
-from embedcache.operations import Command, Operation, ServerAbilities, checked, run_script
+from embedcache.operations import Command, Operation, ServerAbilities, checked, is_other_type, run_script
 from embedcache.redisvl_format import HashHead
 from embedcache.scripts import READ_HASHES, READ_HEADS, READ_STARTS
 
@@ -216,19 +215,6 @@ def _starts_by_commands(keys: Sequence[str]) -> Operation[list[Any]]:
         for (at, _), part in zip(far, parts, strict=True):
             found[at] += part if isinstance(part, bytes) else b""
     return found
-
-
-def is_other_type(reply: object) -> bool:
-    """Whether a reply says that what is there is of another type than was asked for.
-
-    Raises:
-        ServerReplyError: It is another error: a refusal tells nothing of a value, and is not to be taken for damage.
-    """
-    if not isinstance(reply, ServerReplyError):
-        return False
-    if reply.code != "WRONGTYPE":
-        raise reply
-    return True
 
 
 def _further_part(start: bytes) -> tuple[int, int] | None:

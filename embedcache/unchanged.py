@@ -142,6 +142,15 @@ _UNLINK: Final = "if #changed > 0 then redis.call('UNLINK', unpack(changed)) end
 _SET_OWN_TTL: Final = (
     f"for _, key in ipairs(changed) do redis.call('SETRANGE', key, {codec.TTL_OFFSET}, ARGV[#KEYS + 2]) end"
 )
+_SET_OWN_TTL_OF_HASH: Final = """
+for _, key in ipairs(changed) do
+  if ARGV[#KEYS + 1] == '0' then
+    redis.call('HDEL', key, 'own_ttl')
+  else
+    redis.call('HSET', key, 'own_ttl', ARGV[#KEYS + 1] .. ' ' .. redis.call('HGET', key, 'inserted_at'))
+  end
+end
+"""
 _EXPIRE: Final = """
 for _, key in ipairs(changed) do
   if ARGV[#KEYS + 1] == '0' then redis.call('PERSIST', key) else redis.call('EXPIRE', key, ARGV[#KEYS + 1]) end
@@ -153,7 +162,7 @@ _SCRIPTS: Final[dict[tuple[type, Kind], Script]] = {
     (Remove, Kind.PACKED): Script(_FATE_OF_PACKED + _FIND_CHANGED + _UNLINK + _ANSWER),
     (Remove, Kind.HASH): Script(_FATE_OF_HASH + _FIND_CHANGED + _UNLINK + _ANSWER),
     (SetTTL, Kind.PACKED): Script(_FATE_OF_PACKED + _FIND_CHANGED + _SET_OWN_TTL + _EXPIRE + _ANSWER),
-    (SetTTL, Kind.HASH): Script(_FATE_OF_HASH + _FIND_CHANGED + _EXPIRE + _ANSWER),
+    (SetTTL, Kind.HASH): Script(_FATE_OF_HASH + _FIND_CHANGED + _SET_OWN_TTL_OF_HASH + _EXPIRE + _ANSWER),
 }
 
 _REMOVE_ALL: Final = Script("""

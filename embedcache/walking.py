@@ -24,9 +24,9 @@ from embedcache.errors import InvalidNameError, ServerReplyError
 from embedcache.filtering import EntryFilter
 from embedcache.index import EntryIndex, IndexBuilder, Positions, distinct, keys_of
 from embedcache.keyspace import Keyspace
-from embedcache.operations import CHUNK_BYTES, Operation, ServerAbilities, checked
+from embedcache.operations import CHUNK_BYTES, Operation, ServerAbilities, checked, is_other_type
 from embedcache.redisvl_format import HashHead
-from embedcache.scanning import entry_keys, hash_heads, is_other_type, look, packed_heads, scan_step
+from embedcache.scanning import entry_keys, hash_heads, look, packed_heads, scan_step
 
 Tell: TypeAlias = Callable[[int, int | None], object]
 

@@ -94,12 +94,18 @@ def caller(request: pytest.FixtureRequest) -> Iterator[Callable[[EmbeddingsCache
 
 
 @pytest.fixture
-def make_cache(server: Server, caller: Callable[[EmbeddingsCache], Caller]) -> Callable[..., Caller]:
+def layout() -> str:
+    """How the caches of the contract store entries; a module that tests the other way says so."""
+    return "packed"
+
+
+@pytest.fixture
+def make_cache(server: Server, caller: Callable[[EmbeddingsCache], Caller], layout: str) -> Callable[..., Caller]:
     """Makes caches of the contract on one server."""
 
     def make(name: str = "c", **options: Any) -> Caller:
         # Statistics are other keys, written at a time of their own; tests of the statistics say that they want them.
-        return caller(EmbeddingsCache(name, redis_url=server.url, **{"stats": False} | options))
+        return caller(EmbeddingsCache(name, redis_url=server.url, **{"stats": False, "layout": layout} | options))
 
     return make
 
