@@ -80,18 +80,19 @@ def run_script(
 
 
 def run_each(
-    able: ServerAbilities, script: Script, calls: Sequence[tuple[str, Sequence[bytes | int]]]
+    able: ServerAbilities, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[bytes | int]]]
 ) -> Operation[list[Any] | None]:
-    """The script's replies for many keys, each with arguments of its own; None where this server runs none for us.
+    """The script's replies to calls that each have keys and arguments; None where this server runs none for us.
 
-    One round trip, and in each call no more than one key: nothing else waits for all of them.
+    All in one round trip, and one after the other: the server answers others in between.
     """
     if not able.scripts:
         return None
-    replies = yield [("EVALSHA", script.sha, 1, key, *args) for key, args in calls]
+    tails = [(len(keys), *keys, *args) for keys, args in calls]
+    replies = yield [("EVALSHA", script.sha, *tail) for tail in tails]
     unknown = [at for at, reply in enumerate(replies) if _is_unknown_script(reply)]
     if unknown:
-        again = yield [("EVAL", script.source, 1, calls[at][0], *calls[at][1]) for at in unknown]
+        again = yield [("EVAL", script.source, *tails[at]) for at in unknown]
         for at, reply in zip(unknown, again, strict=True):
             replies[at] = reply
     if any(map(is_refusal, replies)):

@@ -29,6 +29,7 @@ from embedcache.commands import (
     checked_all,
     chunks,
     is_other_type,
+    run_each,
     run_script,
 )
 from embedcache.counters import Counters
@@ -49,6 +50,7 @@ __all__ = [
     "checked_all",
     "chunks",
     "is_other_type",
+    "run_each",
     "run_script",
 ]
 """What operations are written with. Whoever writes one gets it here."""

@@ -259,7 +259,7 @@ def _restarting(keys: Sequence[str], values: Sequence[bytes | None], default: in
 def _write(able: ServerAbilities, entries: Sequence[tuple[str, bytes, int | None]]) -> Operation[None]:
     """Stores packed values with their TTLs, each by a script or a transaction of its own, all in one round trip."""
     hashes = [(key, _fields(value, key), ttl) for key, value, ttl in entries]
-    calls = [(key, _arguments(fields, ttl)) for key, fields, ttl in hashes]
+    calls = [([key], _arguments(fields, ttl)) for key, fields, ttl in hashes]
     if (yield from run_each(able, _WRITE, calls)) is None:
         replies = yield [command for each in hashes for command in _transaction(*each)]
         for reply in replies:

@@ -191,7 +191,7 @@ def _named(names: dict[bytes, int], counts: npt.NDArray[np.int64]) -> tuple[dict
 
 def _index_cache(space: Keyspace, tell: Tell) -> Operation[EntryIndex]:
     able = ServerAbilities()
-    digests = yield from _find_digests(space, tell)
+    digests = yield from find_digests(space, tell)
     taken_at = yield from server_time()
     started = time.monotonic()
     builder = IndexBuilder(space.name)
@@ -205,8 +205,8 @@ def _index_cache(space: Keyspace, tell: Tell) -> Operation[EntryIndex]:
     return replace(index, overheads=(yield from _overheads(index)))
 
 
-def _find_digests(space: Keyspace, tell: Tell) -> Operation[npt.NDArray[np.uint8]]:
-    """The SHA-256s that end the cache's keys, each once."""
+def find_digests(space: Keyspace, tell: Tell) -> Operation[npt.NDArray[np.uint8]]:
+    """The SHA-256s that end the cache's keys, each once, uint8 of shape ``(n, 32)``."""
     name = space.name.encode()
     batches: list[npt.NDArray[np.uint8]] = []
     cursor = 0

@@ -111,6 +111,11 @@ class Server:
             process.kill()
             process.wait()
 
+    def kill(self) -> None:
+        """Ends the process at once, as a crash does; `stop` and `start` begin it anew."""
+        if self._process is not None:
+            self._process.kill()
+
     def remove(self) -> None:
         self.stop()
         self.raw.close()

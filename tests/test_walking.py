@@ -216,7 +216,7 @@ def test_strangers_are_unreadable_and_redisvl_is_not(server: Server, connection:
 def test_a_key_that_scan_returns_twice_is_indexed_once(valkey: Server) -> None:
     with cache(valkey) as opened:
         keys = [key.encode() for key in fill(opened, 3)]
-    found, _ = play(walking._find_digests(Keyspace("c"), quiet), [[b"7", keys]], [[b"0", [*keys[:2], b"c:x"]]])
+    found, _ = play(walking.find_digests(Keyspace("c"), quiet), [[b"7", keys]], [[b"0", [*keys[:2], b"c:x"]]])
     assert sorted(keys_of("c", found)) == sorted(key.decode() for key in keys)
 
 
