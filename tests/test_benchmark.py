@@ -38,7 +38,7 @@ def measurement(variant: str, seconds: float, texts: int = 1, operation: Any = "
 
 def test_everything_is_measured_and_nothing_left_behind(server: Server) -> None:
     run = benchmark.run(server.url, FEW, vectorizer())
-    assert [result.key for result in run.results] == ["cache", "batch", "sizes", "dtypes", "near"]
+    assert [result.key for result in run.results] == ["cache", "batch", "sizes", "dtypes", "layouts", "near"]
     for result in run.results:
         for each in result.measurements:
             assert each.count == len(each.samples) == 4
@@ -66,6 +66,7 @@ def test_the_variants_of_each_scenario(valkey: Server) -> None:
     assert found["sizes"] == [("read", "1", 1), ("write", "1", 1), ("read", "20", 20), ("write", "20", 20)]
     dtypes = ("float32", "float64", "float16", "int8")
     assert found["dtypes"] == [(deed, dtype, 100) for dtype in dtypes for deed in ("read", "write")]
+    assert found["layouts"] == [(deed, layout, 100) for layout in ("RedisVL", "Packed") for deed in ("read", "write")]
 
 
 def test_ten_texts_in_a_call_each_take_longer_than_in_one(valkey: Server) -> None:
@@ -127,7 +128,16 @@ def test_progress_counts_up_to_its_total(valkey: Server) -> None:
     assert numbers[-40:] == sorted(numbers[-40:])
     notes = [note for _, _, note in told]
     assert notes[0] == "Loading the model"
-    assert [scenario.title for scenario in SCENARIOS.values()] == list(dict.fromkeys(notes))[-5:]
+    assert [scenario.title for scenario in SCENARIOS.values()] == list(dict.fromkeys(notes))[-6:]
+
+
+def test_our_own_layout_is_compared_with_redisvls(valkey: Server) -> None:
+    run = benchmark.run(valkey.url, replace(only("layouts"), iterations=5, dimension=384))
+    (comparison,) = run.result("layouts").comparisons("read")
+    assert (comparison.baseline.variant, comparison.variant.variant) == ("RedisVL", "Packed")
+    assert comparison.speedup > 2
+    assert comparison.baseline.bytes_per_entry > 3 * comparison.variant.bytes_per_entry
+    assert valkey.plain_keys() == []
 
 
 def test_the_near_cache_is_timed_once_it_is_warm(server: Server) -> None:

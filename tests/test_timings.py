@@ -50,6 +50,15 @@ DTYPES = ScenarioResult(
     ),
 )
 
+LAYOUTS = ScenarioResult(
+    "layouts",
+    tuple(
+        measured(name, operation, seconds, 100, memory)
+        for name, seconds, memory in (("RedisVL", 0.012, 8_530.0), ("Packed", 0.002, 1_827.0))
+        for operation in ("read", "write")
+    ),
+)
+
 NEAR = ScenarioResult(
     "near", (measured("From the server", "read", 0.0005, 10), measured("From the near cache", "read", 0.00002, 10))
 )
@@ -75,6 +84,10 @@ def test_the_answer_in_words() -> None:
         "call."
     )
     assert timing_words.answer(DTYPES) == "**int8 takes the least memory**: 695 B per entry, 62.0% less than float32."
+    assert timing_words.answer(LAYOUTS) == (
+        "**100 entries are read 6.0 times faster in our own layout**: in 2.0 ms instead of 12.0 ms in RedisVL's. "
+        "**100 entries are written 6.0 times faster in our own layout**: in 2.0 ms instead of 12.0 ms in RedisVL's."
+    )
     assert timing_words.answer(NEAR) == (
         "**The near cache answers 25 times faster**: 2.0 µs instead of 50.0 µs per text, 96.0% less latency."
     )
@@ -105,7 +118,7 @@ def test_a_scenario_of_a_later_version_is_named_and_not_explained() -> None:
 
 
 def test_cards() -> None:
-    found = {card.label: card.value for card in timing_words.cards(run_of(CACHE, BATCH, SIZES, DTYPES, NEAR))}
+    found = {card.label: card.value for card in timing_words.cards(run_of(CACHE, BATCH, SIZES, DTYPES, LAYOUTS, NEAR))}
     assert found == {
         "Speedup": "23 times",
         "Latency saved": "95.7%",
@@ -115,6 +128,8 @@ def test_cards() -> None:
         "Most written": "250,000/s",
         "Entry as float32": "1.8 KiB",
         "Entry as int8": "695 B",
+        "Own layout": "6.0 times",
+        "Entry for RedisVL": "8.3 KiB",
         "Near hit": "2.0 µs",
         "Near cache": "25 times",
     }

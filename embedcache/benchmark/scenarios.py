@@ -18,6 +18,7 @@ from embedcache import inspector
 from embedcache.benchmark.records import OperationName
 from embedcache.cache import EmbeddingsCache
 from embedcache.entry import CacheItem
+from embedcache.entry_layout import LayoutName
 from embedcache.errors import InvalidInputError
 from embedcache.keyspace import encode_texts
 from embedcache.vectorizers.base import BaseVectorizer
@@ -79,7 +80,7 @@ class Settings:
 
     texts: tuple[str, ...] = SENTENCES
     iterations: int = 50
-    scenarios: tuple[str, ...] = ("cache", "batch", "sizes", "dtypes", "near")
+    scenarios: tuple[str, ...] = ("cache", "batch", "sizes", "dtypes", "layouts", "near")
     batch_sizes: tuple[int, ...] = (1, 10, 100, 1_000)
     dimension: int = 384
 
@@ -155,9 +156,11 @@ class Bench:
             for text, vector in zip(texts, vectors, strict=True)
         ]
 
-    def cache_of(self, items: Sequence[CacheItem], dtype: str = "float32") -> EmbeddingsCache:
+    def cache_of(
+        self, items: Sequence[CacheItem], dtype: str = "float32", layout: LayoutName = "packed"
+    ) -> EmbeddingsCache:
         """A cache that holds these entries until the bench is left."""
-        cache = self._open(dtype)
+        cache = self._open(dtype, layout)
         self._drop_later(cache, [item["text"] for item in items], _MODEL)
         cache.mset(items)
         return cache
@@ -184,13 +187,14 @@ class Bench:
         mine.embed_many(self.texts, on_progress=lambda done, total: self._tell(done, total, "Embedding the texts"))
         return mine
 
-    def _open(self, dtype: str, near_cache: int = 0) -> EmbeddingsCache:
+    def _open(self, dtype: str, layout: LayoutName = "packed", near_cache: int = 0) -> EmbeddingsCache:
         # Without restarting TTLs, a read is what it is in a cache that has none, which is the default.
         cache = EmbeddingsCache(
-            f"{self._name}-{dtype}",
+            f"{self._name}-{layout}-{dtype}",
             ttl=TTL_SECONDS,
             redis_url=self._url,
             dtype=dtype,
+            layout=layout,
             refresh_ttl=False,
             stats=False,
             near_cache=near_cache,
@@ -294,6 +298,16 @@ def _dtypes(bench: Bench) -> list[Variant]:
     return variants
 
 
+def _layouts(bench: Bench) -> list[Variant]:
+    items = bench.items(DTYPE_TEXTS)
+    variants: list[Variant] = []
+    layouts: dict[str, LayoutName] = {"RedisVL": "redisvl", "Packed": "packed"}
+    for name, layout in layouts.items():
+        cache = bench.cache_of(items, layout=layout)
+        variants += _reads_and_writes(name, cache, items, _bytes_per_entry(cache, items))
+    return variants
+
+
 def _server_and_near(bench: Bench) -> list[Variant]:
     items = bench.items(max(len(bench.texts), FEW_TEXTS))
     texts = [item["text"] for item in items]
@@ -350,6 +364,13 @@ SCENARIOS: Final = {
             f"What the number type of stored vectors changes: memory, and time in batches of {DTYPE_TEXTS}.",
             False,
             _dtypes,
+        ),
+        Scenario(
+            "layouts",
+            "Layouts",
+            f"What sharing a cache with RedisVL programs costs: memory, and time in batches of {DTYPE_TEXTS}.",
+            False,
+            _layouts,
         ),
         Scenario(
             "near",

@@ -98,11 +98,22 @@ def _about_dtypes(result: ScenarioResult) -> str:
     return f"{found}, {saved} less than {plain_label(usual.variant)}."
 
 
+def _about_layouts(result: ScenarioResult) -> str:
+    pairs = [("read", each) for each in result.comparisons("read")]
+    pairs += [("written", each) for each in result.comparisons("write")]
+    return " ".join(
+        f"**{counted(each.variant.texts, 'entry', 'entries')} are {deed} {_faster(each)} in our own layout**: in "
+        f"{elapsed(each.variant.p50)} instead of {elapsed(each.baseline.p50)} in RedisVL's."
+        for deed, each in pairs
+    )
+
+
 _ANSWERS: Final[dict[str, Callable[[ScenarioResult], str]]] = {
     "cache": _about_cache,
     "batch": _about_batch,
     "sizes": _about_sizes,
     "dtypes": _about_dtypes,
+    "layouts": _about_layouts,
     "near": lambda result: _about_cache(result, "The near cache"),
 }
 
@@ -202,6 +213,29 @@ def _dtype_cards(result: ScenarioResult) -> list[Card]:
     ]
 
 
+def _layout_cards(result: ScenarioResult) -> list[Card]:
+    shared = result.measurements[0]
+    if shared.bytes_per_entry is None:
+        return []
+    speed = [
+        Card(
+            "Own layout",
+            f"{times(each.speedup)} times",
+            f"How many times less reading {counted(each.variant.texts, 'entry', 'entries')} takes in our own layout "
+            "than in RedisVL's, by the medians.",
+        )
+        for each in result.comparisons("read")[:1]
+    ]
+    return [
+        *speed,
+        Card(
+            "Entry for RedisVL",
+            size(round(shared.bytes_per_entry)),
+            "Memory on the server of an entry that RedisVL programs can read, key and bookkeeping included.",
+        ),
+    ]
+
+
 def _near_cards(result: ScenarioResult) -> list[Card]:
     return [
         card
@@ -220,5 +254,6 @@ _CARDS: Final[dict[str, Callable[[ScenarioResult], list[Card]]]] = {
     "batch": _batch_cards,
     "sizes": _size_cards,
     "dtypes": _dtype_cards,
+    "layouts": _layout_cards,
     "near": _near_cards,
 }
