@@ -307,7 +307,7 @@ def _summaries(keys: Sequence[str]) -> Operation[list[EntrySummary | None]]:
         replies = yield [
             command
             for key in chunk
-            for command in (("OBJECT", "IDLETIME", key), ("PTTL", key), ("MEMORY", "USAGE", key))
+            for command in (("OBJECT", "IDLETIME", key), ("PTTL", key), ("MEMORY", "USAGE", key, "SAMPLES", 0))
         ]
         costs = [_Cost(*replies[at : at + 3]) for at in range(0, len(replies), 3)]
         summaries = [

@@ -180,7 +180,7 @@ def look(able: ServerAbilities, keys: Sequence[str]) -> Operation[Batch]:
         starts[place] = b""
         if (seen := _hash_sight(row)) is not None:
             hashes[place] = seen
-    memory = yield [("MEMORY", "USAGE", key) for key in other_keys]
+    memory = yield [("MEMORY", "USAGE", key, "SAMPLES", 0) for key in other_keys]
     for place, size in zip(others, memory, strict=True):
         sizes[place] = size if isinstance(size, int) else 0
     return Batch(idle, left, sizes, starts, hashes)

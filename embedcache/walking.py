@@ -225,7 +225,7 @@ def _overheads(index: EntryIndex) -> Operation[npt.NDArray[np.float64]]:
     sampled = _sample(index)
     if not len(sampled):
         return index.overheads
-    replies = yield [("MEMORY", "USAGE", key) for key in index.keys(sampled)]
+    replies = yield [("MEMORY", "USAGE", key, "SAMPLES", 0) for key in index.keys(sampled)]
     known = np.array([isinstance(reply, int) for reply in replies])
     positions = sampled[known]
     if not len(positions):
