@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from embedcache import NEVER, EmbeddingsCache
 MODEL = "a/model"
 VECTOR = [0.1, -1.5, 2.0, 3e-7]
 METADATA = {"category": "ai", "tags": ["a", {"b": None}], "n": 1, "ratio": 0.5, "ok": True, "ü": "世界"}
+PAGE = (Path(__file__).parent.parent / "docs" / "redisvl.md").read_text()
 IMAGE = b"\xff\x00\xd8 image"
 
 
@@ -239,3 +242,21 @@ def test_the_packages_are_the_versions_that_are_meant(theirs: RedisVL, valkey: S
     assert theirs.text_field in fields
     assert len({"text", "content"} & fields) == 1
     assert json.loads(valkey.raw.hget(key, "embedding")) == VECTOR
+
+
+# ------------------------------------------------------------------------------------------------ the docs
+
+
+def test_the_docs_python_prints_what_it_says(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EMBEDCACHE_URL", valkey.url)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(code, {})  # noqa: S102 - it is ours
+    assert capsys.readouterr().out == "{'source': 'faq'}\n1 0 0\n"
+
+
+def test_the_docs_fields_are_those_that_are_written(ours: EmbeddingsCache, valkey: Server) -> None:
+    key = ours.set("a", MODEL, VECTOR, METADATA, ttl=500)
+    written = {name.decode() for name in valkey.raw.hkeys(key)}
+    assert set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) == written
