@@ -121,9 +121,9 @@ def hash_heads(keys: Sequence[str]) -> Operation[list[HashHead | None]]:
 
 
 def hash_entries(keys: Sequence[str]) -> Operation[list[CacheEntry | None]]:
-    """The entries that RedisVL keeps under these keys, with their vectors as float32; None where there is none.
+    """The entries in RedisVL's layout under these keys, with their vectors as float32; None where there is none.
 
-    Their own TTLs stand nowhere and are None.
+    RedisVL writes down no TTL of an entry's own: there, it is None.
     """
     if not keys:
         return []
@@ -134,7 +134,7 @@ def hash_entries(keys: Sequence[str]) -> Operation[list[CacheEntry | None]]:
 
 
 def _hash_entry(key: str, values: Sequence[bytes | None]) -> CacheEntry | None:
-    head, vector = redisvl_format.decode_head(values[:-1]), redisvl_format.decode_vector(values[-1] or b"")
+    head, vector = redisvl_format.decode_head(values[:-1], key), redisvl_format.decode_vector(values[-1] or b"")
     if head is None or vector is None:
         return None
     return {
@@ -145,7 +145,7 @@ def _hash_entry(key: str, values: Sequence[bytes | None]) -> CacheEntry | None:
         "embedding": vector,
         "inserted_at": head.inserted_at,
         "metadata": head.metadata,
-        "ttl": None,
+        "ttl": head.ttl,
     }
 
 
