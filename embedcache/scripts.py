@@ -209,3 +209,15 @@ writer's key, a time to expire for each hash, how many fields to set, those as p
 Returns 0 and adds nothing if a batch of this number or a later one was added before: a writer that got no answer may
 send a batch again.
 """
+
+PROLONG_OWN: Final = Script("""
+if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+""")
+"""KEYS: a lock; ARGV: its holder's token, and milliseconds. Has it live for so long, if it still holds that token."""
+
+REMOVE_OWN: Final = Script("""
+if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+""")
+"""KEYS: a lock; ARGV: its holder's token. Removes it, if it still holds that token."""
