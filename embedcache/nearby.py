@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from embedcache import near_operations, operations
+from embedcache.counters import NoCounters
 from embedcache.entry import CacheEntry, FloatArray, Text
 from embedcache.entry_layout import EntryLayout
 from embedcache.keyspace import Keyspace
@@ -20,6 +21,8 @@ from embedcache.watched import WatchedCache
 if TYPE_CHECKING:
     from embedcache.coalescing import TaskCoalescer, ThreadCoalescer
     from embedcache.connection import RedisConnection
+
+_UNCOUNTED: Final = NoCounters()
 
 
 class NearbyCache(WatchedCache):
@@ -129,6 +132,28 @@ class NearbyCache(WatchedCache):
             dimension=dimension,
             refresh=self._refresh,
             layout=self._layout,
+        )
+
+    def look_again(
+        self, texts: Sequence[Text], model_name: str, dimension: int | None = None
+    ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """As `mget_embeddings`, of texts that were missing a moment ago: not counted once more, no TTL restarted.
+
+        The server is asked, whatever the near cache holds.
+        """
+        return self._drive(self._look_again(texts, model_name, dimension), model_name)
+
+    async def alook_again(
+        self, texts: Sequence[Text], model_name: str, dimension: int | None = None
+    ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Async twin of `look_again`."""
+        return await self._adrive(self._look_again(texts, model_name, dimension), model_name)
+
+    def _look_again(
+        self, texts: Sequence[Text], model_name: str, dimension: int | None
+    ) -> Operation[tuple[FloatArray, npt.NDArray[np.bool_]]]:
+        return operations.mget_embeddings(
+            self._space, self._able, _UNCOUNTED, texts, model_name, dimension=dimension, refresh=False
         )
 
     def _mget_by_keys(self, keys: Sequence[str]) -> Operation[list[CacheEntry | None]]:

@@ -271,6 +271,17 @@ class WatchedCache:
             tokens_computed=int(tokens),
         )
 
+    def record_flights_saved(self, model_name: str, texts: int) -> None:
+        """Tells of missing texts that were not computed, because another caller computed them at the same time.
+
+        Vectorizers do so themselves.
+
+        Args:
+            model_name: The model that would have computed.
+            texts: How many texts.
+        """
+        self._counters.count(model_name, flights_saved=texts)
+
     def set_token_price(self, model_name: str, price: float | None) -> None:
         """Sets what 1,000 tokens of a model cost, in a currency of your choice, for all who ask; None forgets it.
 

@@ -47,6 +47,7 @@ READS: dict[str, tuple[Any, ...]] = {
     "mget": (["text 0", "unknown"], MODEL),
     "mget_by_keys": ([KEY],),
     "mget_embeddings": (["text 0", "unknown"], MODEL),
+    "look_again": (["text 0", "unknown"], MODEL),
     "exists": ("text 0", MODEL),
     "exists_by_key": (KEY,),
     "mexists": (["text 0"], MODEL),
@@ -68,6 +69,7 @@ LOCAL: dict[str, tuple[Any, ...]] = {
     "process_stats": (),
     "process_stats_by_model": (),
     "record_computation": (MODEL, 1, 0.1),
+    "record_flights_saved": (MODEL, 1),
     "close": (),
 }
 

@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from servers import Server, running
+from toy_model import Both, Model, vector_of
 
 from embedcache import (
     NEVER,
@@ -35,26 +34,6 @@ from embedcache.vectorizers.base import CHUNK_TEXTS
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-def vector_of(text: str | bytes) -> np.ndarray:
-    """A vector that tells its text."""
-    digest = hashlib.sha256(text if isinstance(text, bytes) else text.encode()).digest()
-    return np.frombuffer(digest, np.uint8).astype(np.float32)
-
-
-class Model:
-    """A function from texts to vectors that remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[str | bytes] = []
-        self.fails_at: str | None = None
-
-    def __call__(self, texts: Sequence[str | bytes]) -> np.ndarray:
-        if self.fails_at in texts:
-            raise RuntimeError("the model broke")
-        self.asked += texts
-        return np.array([vector_of(text) for text in texts])
-
-
 @pytest.fixture
 def model() -> Model:
     return Model()
@@ -64,21 +43,6 @@ def model() -> Model:
 def cache(valkey: Server) -> Iterator[EmbeddingsCache]:
     with EmbeddingsCache("v", redis_url=valkey.url) as cache:
         yield cache
-
-
-class Both:
-    """A vectorizer called by its sync names, and run sync or, each method by its twin, on one event loop."""
-
-    def __init__(self, vectorizer: BaseVectorizer, runner: asyncio.Runner | None) -> None:
-        self.vectorizer = vectorizer
-        self._runner = runner
-
-    def __getattr__(self, name: str) -> Any:
-        runner = self._runner
-        if runner is None:
-            return getattr(self.vectorizer, name)
-        twin = getattr(self.vectorizer, f"a{name}")
-        return lambda *args, **options: runner.run(twin(*args, **options))
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -142,23 +106,6 @@ class TestManyTexts:
         found = vectorizer.embed_many(texts)
         np.testing.assert_array_equal(found, [vector_of(text) for text in texts])
         assert model.asked == ["c", "a"]
-
-    @given(st.lists(st.text("abcdef", min_size=1, max_size=2)), st.sets(st.text("abcdef", min_size=1, max_size=2)))
-    def test_property_any_duplicates_and_any_subset_cached(
-        self, start_server: Any, texts: list[str], cached: set[str]
-    ) -> None:
-        server = start_server("valkey9")
-        server.raw.flushall()
-        model = Model()
-        with EmbeddingsCache("p", redis_url=server.url) as cache:
-            cache.mset([{"text": text, "model_name": "toy", "embedding": vector_of(text)} for text in sorted(cached)])
-            vectorizer = CustomVectorizer(vector_of, "toy", cache, embed_many_callable=model)
-            report = vectorizer.embed_report(texts)
-        assert len(report.vectors) == len(texts)
-        for row, text in zip(report.vectors, texts, strict=True):
-            np.testing.assert_array_equal(row, vector_of(text))
-        assert report.hits.tolist() == [text in cached for text in texts]
-        assert sorted(model.asked) == sorted(set(texts) - cached)
 
     def test_of_none_is_an_empty_matrix(self, vectorizer: Both, model: Model) -> None:
         assert len(vectorizer.embed_many([])) == 0
@@ -333,7 +280,7 @@ def test_without_its_server_a_vectorizer_computes_and_warns_once_per_outage(capl
 @pytest.mark.parametrize("kind", [BaseVectorizer, CustomVectorizer, HFTextVectorizer])
 def test_async_twins_have_the_same_signature(kind: type[BaseVectorizer]) -> None:
     twins = [name for name in dir(kind) if name.startswith("embed")]
-    assert set(twins) == {"embed", "embed_many", "embed_report"}
+    assert set(twins) == {"embed", "embed_many", "embed_report", "embed_query", "embed_document", "embed_documents"}
     for name in twins:
         assert inspect.signature(getattr(kind, name)) == inspect.signature(getattr(kind, f"a{name}"))
 
@@ -390,37 +337,6 @@ class TestBundledModel:
     def test_embeds_text_not_bytes(self, real: HFTextVectorizer) -> None:
         with pytest.raises(InvalidTextError, match="bytes"):
             real.embed(b"an image")
-
-    def test_options_that_change_the_vector_change_the_vector_and_the_name(self, cache: EmbeddingsCache) -> None:
-        plain = HFTextVectorizer(cache=cache)
-        prompted = HFTextVectorizer(cache=cache, prompt="query: ")
-        short = HFTextVectorizer(cache=cache, truncate_dim=64, normalize=True)
-        vectors = [vectorizer.embed("hello") for vectorizer in (plain, prompted, short)]
-        assert [len(vector) for vector in vectors] == [384, 384, 64]
-        assert not np.allclose(vectors[0], vectors[1], atol=1e-3)
-        assert np.linalg.norm(vectors[2]) == pytest.approx(1, abs=1e-5)
-        assert plain.model_name == "sentence-transformers/all-MiniLM-L6-v2"
-        for vectorizer, vector in zip((plain, prompted, short), vectors, strict=True):
-            entry = cache.get("hello", vectorizer.model_name)
-            assert entry is not None
-            np.testing.assert_array_equal(entry["embedding"], vector)
-
-
-def test_each_option_that_changes_vectors_is_in_the_name() -> None:
-    options: list[dict[str, Any]] = [
-        {},
-        {"prompt": "query: "},
-        {"prompt": "passage: "},
-        {"truncate_dim": 64},
-        {"truncate_dim": 128},
-        {"normalize": True},
-        {"revision": "main"},
-        {"revision": "v2"},
-        {"prompt": "query: ", "normalize": True},
-    ]
-    names = [HFTextVectorizer("some/model", **each).model_name for each in options]
-    assert len(set(names)) == len(options)
-    assert names[0] == "some/model"
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

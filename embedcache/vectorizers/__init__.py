@@ -1,7 +1,8 @@
 """Texts to vectors through a cache: what is stored is read, what is missing is computed once and stored."""
 
-from embedcache.vectorizers.base import BaseVectorizer, EmbedReport
+from embedcache.vectorizers.base import BaseVectorizer
 from embedcache.vectorizers.custom import CustomVectorizer
 from embedcache.vectorizers.huggingface import DEFAULT_MODEL, HFTextVectorizer
+from embedcache.vectorizers.report import EmbedReport
 
 __all__ = ["DEFAULT_MODEL", "BaseVectorizer", "CustomVectorizer", "EmbedReport", "HFTextVectorizer"]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from embedcache.entry import Text
 from embedcache.errors import EmbeddingFailedError, InvalidModelNameError
-from embedcache.vectorizers.base import BaseVectorizer
+from embedcache.vectorizers.base import BaseVectorizer, SingleFlightMode
 
 if TYPE_CHECKING:
     from embedcache.cache import EmbeddingsCache
@@ -27,6 +27,7 @@ class CustomVectorizer(BaseVectorizer):
         model: The name under which vectors are kept. Needed with a cache: change it whenever the function's vectors do.
         cache: Where vectors are kept; None computes every time.
         embed_many_callable: Many texts to a matrix ``(n, d)``, where that is faster than one by one.
+        single_flight: As in `BaseVectorizer`.
 
     Raises:
         InvalidModelNameError: There is a cache and no `model`.
@@ -39,8 +40,9 @@ class CustomVectorizer(BaseVectorizer):
         cache: EmbeddingsCache | None = None,
         *,
         embed_many_callable: Callable[[Sequence[Text]], npt.ArrayLike] | None = None,
+        single_flight: SingleFlightMode | None = "process",
     ) -> None:
-        super().__init__(_UNNAMED if model is None else model)
+        super().__init__(_UNNAMED if model is None else model, single_flight=single_flight)
         self._named = model is not None
         self._embed_one = embed_callable
         self._embed_many = embed_many_callable
@@ -72,8 +74,8 @@ class CustomVectorizer(BaseVectorizer):
 
     def _compute(self, texts: Sequence[Text]) -> npt.ArrayLike:
         if self._embed_many is not None:
-            matrix = np.asarray(self._embed_many(texts))
+            matrix = np.array(self._embed_many(texts))  # a copy: the function may use its array again
         else:
-            matrix = np.asarray([self._embed_one(text) for text in texts])
+            matrix = np.array([self._embed_one(text) for text in texts])
         self._dims = matrix.shape[-1] if matrix.ndim else None
         return matrix
