@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 from servers import Server, running
-from toy_model import PATIENCE_SECONDS, HeldModel, Model, vector_of
+from toy_model import PATIENCE_SECONDS, HeldModel, Model, carried_out, many, vector_of
 
 from embedcache import CustomVectorizer, EmbeddingsCache, flight_locks
 from embedcache.keyspace import Keyspace
-from embedcache.vectorizers import planning, shared_flights, single_flight
-from embedcache.vectorizers.steps import Apart, Compute, Exchange, LookAgain, LookUp, Store
+from embedcache.vectorizers import shared_flights, single_flight
+from embedcache.vectorizers.steps import Compute, Exchange, LookAgain, LookUp, Store
 
 TESTS = Path(__file__).parent
 
@@ -117,33 +117,8 @@ def test_who_waits_for_another_process_takes_what_it_stored(
 
 def test_it_costs_three_round_trips_more(cache: EmbeddingsCache) -> None:
     """Take, look again, release: however many texts there are."""
-    plan = planning.embed_many(
-        vectorizer_of(Model(), cache),
-        [f"text {number}" for number in range(200)],
-        None,
-        planning.wanted(None, None, None),
-        None,
-        skip_cache=False,
-        progress=False,
-    )
+    plan = many(vectorizer_of(Model(), cache), [f"text {number}" for number in range(200)])
     assert carried_out(plan) == [LookUp, Exchange, LookAgain, Compute, Store, Exchange]
-
-
-def carried_out(plan: Any) -> list[type]:
-    """The kinds of steps that a plan takes."""
-    kinds: list[type] = []
-    result = None
-    while True:
-        try:
-            step = plan.send(result)
-        except StopIteration:
-            return kinds
-        if isinstance(step, Apart):
-            kinds += carried_out(step.plan)
-            result = None
-        else:
-            kinds.append(type(step))
-            result = step._run()
 
 
 @pytest.mark.parametrize("fails_at", [None, "a"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 from servers import Server, running
-from toy_model import PATIENCE_SECONDS, HeldModel, Model, vector_of
+from toy_model import PATIENCE_SECONDS, HeldModel, Model, carried_out, many, vector_of
 
 from embedcache import CustomVectorizer, EmbeddingsCache, InvalidInputError
 from embedcache.errors import EmbeddingFailedError
 from embedcache.vectorizers import base
 from embedcache.vectorizers.flights import flights
+from embedcache.vectorizers.steps import Compute, LookUp, Store
 
 MODES = ["process", "shared"]
 
@@ -142,6 +144,13 @@ def test_batches_that_overlap_compute_each_text_once(
         for batch, report in zip(batches, found, strict=True)
     )
     assert hits + saved + computed == sum(len(set(batch)) for batch in batches)
+
+
+@pytest.mark.parametrize("mode", [None, "process"])
+def test_alone_it_costs_no_round_trip(cache: EmbeddingsCache, monkeypatch: pytest.MonkeyPatch, mode: Any) -> None:
+    monkeypatch.setattr(base, "CHUNK_TEXTS", 2)
+    texts = ["a", "b", "c", "d", "e"]
+    assert carried_out(many(vectorizer_of(Model(), cache, mode), texts)) == [LookUp, *[Compute, Store] * 3]
 
 
 def test_one_that_was_stored_after_the_look_up_is_not_computed_again(cache: EmbeddingsCache, mode: str) -> None:
@@ -547,9 +556,12 @@ def test_a_forked_child_waits_for_none_of_its_parents_flights(cache: EmbeddingsC
                 found = vectorizer_of(Model(), own).embed("a")
                 os._exit(0 if found.tolist() == vector_of("a").tolist() else 1)
         try:
-            deadline = time.monotonic() + PATIENCE_SECONDS
+            deadline = time.monotonic() + 10
             while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
-                assert time.monotonic() < deadline, "the child waits"
+                if time.monotonic() > deadline:
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                    pytest.fail("the child waits")
                 time.sleep(0.01)
             assert ended[1] == 0
         finally:

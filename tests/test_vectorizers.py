@@ -30,6 +30,7 @@ from embedcache import (
 )
 from embedcache.errors import EmbeddingFailedError, InvalidModelNameError, InvalidTextError, ModelUnavailableError
 from embedcache.vectorizers.base import CHUNK_TEXTS
+from embedcache.vectorizers.identity import identity
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -190,6 +191,80 @@ class TestBadInput:
         with pytest.raises(EmbeddingFailedError):
             vectorizer.embed_many(["a", "b"])
         assert cache.mexists(["a", "b"], "toy") == [False, False]
+
+
+class TwoSided(BaseVectorizer):
+    """A model that tells queries from documents, as a provider's with an input type does."""
+
+    def __init__(self, cache: EmbeddingsCache | None) -> None:
+        super().__init__("two-sided", cache)
+        self.asked: list[tuple[str | None, str | bytes]] = []
+
+    @property
+    def dims(self) -> int:
+        return 32
+
+    def model_name_for(self, input_type: Any) -> str:
+        return identity(self.model, input_type=input_type)
+
+    def _compute(self, texts: Sequence[str | bytes]) -> np.ndarray:
+        return self._compute_as(texts, None)
+
+    def _compute_as(self, texts: Sequence[str | bytes], input_type: Any) -> np.ndarray:
+        self.asked += [(input_type, text) for text in texts]
+        return np.array([vector_of(f"{input_type}: {text!r}") for text in texts])
+
+
+class TestQueriesAndDocuments:
+    @pytest.fixture(params=["sync", "async"])
+    def two_sided(self, request: pytest.FixtureRequest, cache: EmbeddingsCache) -> Iterator[Both]:
+        with asyncio.Runner() as runner:
+            yield Both(TwoSided(cache), runner if request.param == "async" else None)
+
+    def test_are_one_entry_where_the_model_makes_no_difference(self, vectorizer: Both, model: Model) -> None:
+        for embed in (vectorizer.embed, vectorizer.embed_query, vectorizer.embed_document):
+            np.testing.assert_array_equal(embed("a"), vector_of("a"))
+        np.testing.assert_array_equal(vectorizer.embed_documents(["a"]), [vector_of("a")])
+        assert model.asked == ["a"]
+
+    def test_are_entries_of_their_own_where_it_does(self, two_sided: Both, cache: EmbeddingsCache) -> None:
+        for _ in ("miss", "hit"):
+            np.testing.assert_array_equal(two_sided.embed_query("a"), vector_of("query: 'a'"))
+            np.testing.assert_array_equal(two_sided.embed_document("a"), vector_of("document: 'a'"))
+            np.testing.assert_array_equal(two_sided.embed("a"), vector_of("None: 'a'"))
+            np.testing.assert_array_equal(two_sided.embed_documents(["a"]), [vector_of("document: 'a'")])
+        assert two_sided.vectorizer.asked == [("query", "a"), ("document", "a"), (None, "a")]
+        for name in ("two-sided", "two-sided?input_type=query", "two-sided?input_type=document"):
+            assert cache.exists("a", name)
+            assert cache.process_stats(name).texts_computed == 1
+
+    def test_in_flight_together_are_computed_apart(self, cache: EmbeddingsCache) -> None:
+        vectorizer = TwoSided(cache)
+
+        async def together() -> list[np.ndarray]:
+            return await asyncio.gather(vectorizer.aembed_query("a"), vectorizer.aembed_document("a"))
+
+        query, document = asyncio.run(together())
+        np.testing.assert_array_equal(query, vector_of("query: 'a'"))
+        np.testing.assert_array_equal(document, vector_of("document: 'a'"))
+
+    def test_take_the_options_of_any_text(self, two_sided: Both, cache: EmbeddingsCache) -> None:
+        two_sided.embed_query(" A ", preprocess=lambda text: text.strip(), metadata={"page": 3}, ttl=60)
+        entry = cache.get("A", "two-sided?input_type=query")
+        assert entry is not None
+        assert (entry["metadata"], entry["ttl"]) == ({"page": 3}, 60)
+        two_sided.embed_document("b", skip_cache=True)
+        assert not cache.exists("b", "two-sided?input_type=document")
+        seen: list[tuple[int, int]] = []
+        two_sided.embed_documents(["c"], on_progress=lambda *told: seen.append(told))
+        assert seen == [(0, 1), (1, 1)]
+
+    @pytest.mark.parametrize("wrong", ["passage", "", 5])
+    def test_are_the_only_types(self, vectorizer: Both, model: Model, wrong: Any) -> None:
+        for method, text in (("embed", "a"), ("embed_many", ["a"]), ("embed_report", ["a"])):
+            with pytest.raises(InvalidInputError, match="an input type is 'query', 'document' or None, not"):
+                getattr(vectorizer, method)(text, input_type=wrong)
+        assert model.asked == []
 
 
 class TestCustomVectorizer:

@@ -338,8 +338,3 @@ class TestARealModelWithPrompts:
     def test_saved_by_the_library_says_of_itself_that_it_has_none(self, tmp_path: Path) -> None:
         RememberingModel().load().save(str(tmp_path / "m"))
         assert apart(HFTextVectorizer(str(tmp_path / "m"))) == (False, False)
-
-
-def test_an_input_type_is_one_of_two(cache: EmbeddingsCache) -> None:
-    with pytest.raises(InvalidInputError, match="'query', 'document' or None, not 'passage'"):
-        HFTextVectorizer(cache=cache).embed("a", input_type="passage")  # type: ignore[arg-type]

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from embedcache import BaseVectorizer
+from embedcache.vectorizers import EmbedReport, planning
+from embedcache.vectorizers.steps import Apart, Plan, Step
 
 PATIENCE_SECONDS = 30
 
@@ -68,3 +70,26 @@ class Both:
             return getattr(self.vectorizer, name)
         twin = getattr(self.vectorizer, f"a{name}")
         return lambda *args, **options: runner.run(twin(*args, **options))
+
+
+def many(vectorizer: BaseVectorizer, texts: Sequence[str]) -> Plan[EmbedReport]:
+    """The plan of `embed_many`, to be carried out step by step."""
+    wants = planning.wanted(None, None, None)
+    return planning.embed_many(vectorizer, texts, None, wants, None, skip_cache=False, progress=False)
+
+
+def carried_out(plan: Plan[Any]) -> list[type[Step]]:
+    """The kinds of steps that a plan takes: all of them but `Compute` are one round trip each."""
+    kinds: list[type[Step]] = []
+    result = None
+    while True:
+        try:
+            step = plan.send(result)
+        except StopIteration:
+            return kinds
+        if isinstance(step, Apart):
+            kinds += carried_out(step.plan)
+            result = None
+        else:
+            kinds.append(type(step))
+            result = step._run()
