@@ -15,7 +15,7 @@ help:
 	@echo "make test   all tests, on real servers and in a real browser"
 	@echo "make lint   ruff, mypy --strict, import contracts"
 	@echo "make format ruff's formatting and safe fixes"
-	@echo "make bench  the cache beside raw redis-py, medians and ratios"
+	@echo "make bench  the cache beside raw redis-py, and vectorizers beside their model, medians and ratios"
 	@echo "make bench-dashboard  the pages in a browser, on a cache of a million entries"
 	@echo "make screenshots      the pictures in README and docs, taken anew"
 
@@ -37,6 +37,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.run
 	$(BIN)/python benchmarks/core.py $(ARGS)
+	$(BIN)/python benchmarks/vectorizers.py
 
 bench-dashboard: browser
 	$(BIN)/python benchmarks/dashboard.py $(ARGS)
