@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import flying
 import numpy as np
 import pytest
 from servers import Server, running
@@ -54,7 +55,7 @@ def cache(valkey: Server) -> Iterator[EmbeddingsCache]:
 
 
 def vectorizer_of(model: Model, cache: EmbeddingsCache) -> CustomVectorizer:
-    return CustomVectorizer(vector_of, "toy", cache, embed_many_callable=model, single_flight="shared")
+    return flying.vectorizer_of(model, cache, "shared")
 
 
 def begin(url: str, texts: list[str], *, seconds: float, lock_seconds: float = 10) -> subprocess.Popen[str]:
