@@ -72,6 +72,7 @@ def _named(value: object, name: str) -> object:
     if (type(value).__module__, type(value).__name__) == ("torch", "dtype"):
         return str(value).removeprefix("torch.")  # both spellings are one option
     raise InvalidInputError(
-        f"the option {name!r} changes vectors, and a value of type {type(value).__name__} cannot be part of the name under"
-        " which they are kept; give it as strings, numbers, lists and dicts, or save the model to a folder and name that"
+        f"the option {name!r} changes vectors, and a value of type {type(value).__name__} cannot be part of the name"
+        " under which they are kept; give it as strings, numbers, lists and dicts, or save the model to a folder"
+        " and name that"
     )
