@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from embedcache.commands import Operation, ServerAbilities, checked_all, run_each
 from embedcache.entry import Text
-from embedcache.errors import ServerReplyError
 from embedcache.keyspace import Keyspace
-from embedcache.operations import Operation, ServerAbilities, checked_all, run_script
 from embedcache.packing import pack_texts
 from embedcache.scripts import PROLONG_OWN, REMOVE_OWN, Script
 
@@ -54,15 +53,6 @@ def release(able: ServerAbilities, keys: Sequence[str], token: str) -> Operation
 def _run_each(
     able: ServerAbilities, script: Script, keys: Sequence[str], args: Sequence[bytes | int]
 ) -> Operation[int]:
-    """Runs a script that returns 1 or 0 on each key, in one round trip where the server knows it; the sum."""
-    total = 0
-    while keys and able.scripts:
-        replies = yield [("EVALSHA", script.sha, 1, key, *args) for key in keys]
-        failed = [key for key, reply in zip(keys, replies, strict=True) if isinstance(reply, ServerReplyError)]
-        total += sum(reply for reply in replies if not isinstance(reply, ServerReplyError))
-        if not failed:
-            break
-        # This one brings the script, learns that the server runs none, or raises what else is the matter.
-        total += (yield from run_script(able, script, failed[:1], args)) or 0
-        keys = failed[1:]
-    return total
+    """Runs a script that returns 1 or 0 on each key; the sum."""
+    replies = yield from run_each(able, script, [([key], args) for key in keys])
+    return sum(replies or ())

@@ -153,7 +153,14 @@ class NearbyCache(WatchedCache):
         self, texts: Sequence[Text], model_name: str, dimension: int | None
     ) -> Operation[tuple[FloatArray, npt.NDArray[np.bool_]]]:
         return operations.mget_embeddings(
-            self._space, self._able, _UNCOUNTED, texts, model_name, dimension=dimension, refresh=False
+            self._space,
+            self._able,
+            _UNCOUNTED,
+            texts,
+            model_name,
+            dimension=dimension,
+            refresh=False,
+            layout=self._layout,
         )
 
     def _mget_by_keys(self, keys: Sequence[str]) -> Operation[list[CacheEntry | None]]:
