@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
@@ -40,6 +40,7 @@ from embedcache.client_settings import (
     without_touching,
 )
 from embedcache.errors import CacheUnavailableError, EmbeddedServerError
+from embedcache.event_loops import LoopClient
 from embedcache.operations import Command, Operation
 from embedcache.read_only import check_reads
 from embedcache.round_trips import KeptConnections, asend, send
@@ -98,7 +99,9 @@ class RedisConnection:
         self._client: redis.Redis | None = client
         self._kept: KeptConnections | None = None
         self._second_client: redis.Redis | None = None
-        self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient] = WeakKeyDictionary()
+        self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClient[redis.asyncio.Redis]] = (
+            WeakKeyDictionary()
+        )
         self._embedded: EmbeddedServer | None = None
         self._embedded_options: tuple[Path | None, str | None] | None = None
         extra = check_settings(settings)
@@ -248,7 +251,8 @@ class RedisConnection:
             return held.client
         if self.is_embedded:
             await asyncio.to_thread(self._attached)  # starting it takes a moment that the loop need not wait
-        held = self._async_clients.setdefault(loop, _LoopClient(self._make_async_client()))
+        made = self._make_async_client()
+        held = self._async_clients.setdefault(loop, LoopClient(made, made.aclose))
         await held.close_with_loop(lambda: self._async_clients.pop(loop, None))
         return held.client
 
@@ -330,33 +334,3 @@ def _start_over_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_start_over_in_child)
-
-
-class _LoopClient:
-    """One event loop's client, closed by the loop itself when it shuts down.
-
-    A loop ends its async generators before it closes (`loop.shutdown_asyncgens`, which `asyncio.run` calls); one that
-    waits here closes the connections while that still can be done. Left to the garbage collector, they would be closed
-    on a dead loop, with a warning each.
-    """
-
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self.client = client
-        self._waiting: AsyncGenerator[None, None] | None = None
-
-    async def close_with_loop(self, forget: Callable[[], object]) -> None:
-        """Has the loop close the client when it ends, and then `forget` it."""
-        if self._waiting is None:
-            self._waiting = self._close_at_end(forget)
-            await anext(self._waiting)
-
-    async def _close_at_end(self, forget: Callable[[], object]) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            await self.client.aclose()
-            forget()
-
-    async def aclose(self) -> None:
-        if self._waiting is not None:
-            await self._waiting.aclose()
