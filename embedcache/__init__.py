@@ -18,7 +18,7 @@ from embedcache.entry import NEVER, CacheEntry, CacheItem, EntrySummary
 from embedcache.errors import CacheUnavailableError, EmbedcacheError, InvalidInputError
 
 if TYPE_CHECKING:
-    from embedcache.vectorizers import BaseVectorizer, CustomVectorizer, HFTextVectorizer
+    from embedcache.vectorizers import BaseVectorizer, CustomVectorizer, HFTextVectorizer, OpenAITextVectorizer
 
 __version__ = "0.1.0"
 
@@ -34,13 +34,14 @@ __all__ = [
     "EntrySummary",
     "HFTextVectorizer",
     "InvalidInputError",
+    "OpenAITextVectorizer",
     "__version__",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # Vectorizers are imported when they are asked for: a program that only reads a cache does without them.
-    if name in {"BaseVectorizer", "CustomVectorizer", "HFTextVectorizer"}:
+    if name in {"BaseVectorizer", "CustomVectorizer", "HFTextVectorizer", "OpenAITextVectorizer"}:
         from embedcache import vectorizers
 
         return getattr(vectorizers, name)

@@ -20,8 +20,9 @@
     ├── EmbeddedServerError                  the embedded server cannot be found or started
     ├── TransferError                        a file cannot be written, or is not a whole export
     └── VectorizerError
-        ├── ModelUnavailableError            the model cannot be loaded
-        └── EmbeddingFailedError             the model gave something that is not one vector per text
+        ├── ModelUnavailableError            the model cannot be loaded, or its server cannot be used
+        │   └── ModelBusyError               its server asks to come back later
+        └── EmbeddingFailedError             the model gave something that is not one vector per text, or refused it
 
 Input errors that come from one item of a batch carry its index, as ``error.index`` and in the message.
 """
@@ -124,8 +125,20 @@ class VectorizerError(EmbedcacheError):
 
 
 class ModelUnavailableError(VectorizerError):
-    """The model is not on this machine and cannot be fetched, or cannot be loaded."""
+    """The model cannot be used: it cannot be fetched or loaded, or its server does not answer or lets nobody in."""
+
+
+class ModelBusyError(ModelUnavailableError):
+    """The model's server limits how much it is asked, or has too much to do. Later it will answer.
+
+    Attributes:
+        retry_after: Seconds after which the server wants to be asked again, or None where it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class EmbeddingFailedError(VectorizerError):
-    """The model returned something other than one finite vector per text."""
+    """The model returned something other than one finite vector per text, or refused a text."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from embedcache import EmbeddingsCache
+from embedcache import BaseVectorizer, EmbeddingsCache
 
 
 class Caller:
-    """A cache whose methods are called by their sync names, and run sync or, each by its twin, on one event loop."""
+    """A cache or a vectorizer, called by sync names, and run sync or, each method by its twin, on one event loop."""
 
-    def __init__(self, cache: EmbeddingsCache, runner: asyncio.Runner | None) -> None:
+    def __init__(self, cache: EmbeddingsCache | BaseVectorizer, runner: asyncio.Runner | None) -> None:
         self.cache = cache
         self._runner = runner
 

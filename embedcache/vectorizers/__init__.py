@@ -3,6 +3,14 @@
 from embedcache.vectorizers.base import BaseVectorizer
 from embedcache.vectorizers.custom import CustomVectorizer
 from embedcache.vectorizers.huggingface import DEFAULT_MODEL, HFTextVectorizer
+from embedcache.vectorizers.openai import OpenAITextVectorizer
 from embedcache.vectorizers.report import EmbedReport
 
-__all__ = ["DEFAULT_MODEL", "BaseVectorizer", "CustomVectorizer", "EmbedReport", "HFTextVectorizer"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "BaseVectorizer",
+    "CustomVectorizer",
+    "EmbedReport",
+    "HFTextVectorizer",
+    "OpenAITextVectorizer",
+]
