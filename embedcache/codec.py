@@ -371,6 +371,15 @@ def _decode_vector(value: bytes, offset: int, code: int) -> FloatArray | None:
     return stored
 
 
+def rounded(matrix: FloatArray, dtype: StoredDtype) -> FloatArray:
+    """A matrix (n, d) as it is read back after it was stored so; NaN in rows that are not finite in that dtype."""
+    rows = [
+        None if packed is None else _decode_vector(bytes(packed), 0, dtype.code)
+        for packed in encode_vectors(matrix, dtype)
+    ]
+    return np.stack([np.full(matrix.shape[1], np.nan, np.float32) if row is None else row for row in rows])
+
+
 class Rows(NamedTuple):
     """Many vectors in one matrix.
 

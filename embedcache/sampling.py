@@ -151,10 +151,29 @@ def sample(
         CacheUnavailableError: The server cannot be reached.
         ServerReplyError: It forbids SCAN.
     """
-    if not 1 <= count <= MAX_COUNT:
+    return connection.drive(drawing(name, count, model_name, tell, max_bytes))
+
+
+def drawing(
+    name: str,
+    count: int,
+    model_name: str | None = None,
+    tell: Tell | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Operation[Sample]:
+    """What `sample` does, for those who drive it themselves."""
+    check_count(count)
+    return _draw(_Drawing(Keyspace(name), count, model_name, max_bytes), tell or _tell_nobody)
+
+
+def check_count(count: int) -> None:
+    """Checks how many entries are asked for.
+
+    Raises:
+        InvalidInputError: It is not from 1 to 20,000.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_COUNT:
         raise InvalidInputError(f"a sample has from 1 to {MAX_COUNT:,} entries, not {count!r}")
-    drawing = _Drawing(Keyspace(name), count, model_name, max_bytes)
-    return connection.drive(_draw(drawing, tell or _tell_nobody))
 
 
 def _tell_nobody(done: int, total: int) -> None:

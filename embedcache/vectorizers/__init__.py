@@ -2,6 +2,7 @@
 
 from embedcache.vectorizers.base import BaseVectorizer
 from embedcache.vectorizers.custom import CustomVectorizer
+from embedcache.vectorizers.drift_report import DriftEntry, DriftReport
 from embedcache.vectorizers.huggingface import DEFAULT_MODEL, HFTextVectorizer
 from embedcache.vectorizers.openai import OpenAITextVectorizer
 from embedcache.vectorizers.report import EmbedReport
@@ -10,6 +11,8 @@ __all__ = [
     "DEFAULT_MODEL",
     "BaseVectorizer",
     "CustomVectorizer",
+    "DriftEntry",
+    "DriftReport",
     "EmbedReport",
     "HFTextVectorizer",
     "OpenAITextVectorizer",

@@ -28,6 +28,7 @@ from embedcache.vectorizers.threads import in_thread
 
 if TYPE_CHECKING:
     from embedcache.cache import EmbeddingsCache
+    from embedcache.vectorizers.drift_report import DriftReport
 
 CHUNK_TEXTS: Final = 256
 """Texts computed and stored at a time: what a crash may lose, and how often progress is reported."""
@@ -309,6 +310,50 @@ class BaseVectorizer(ABC):
     async def aembed_documents(self, texts: Sequence[Text], **options: Unpack[ManyTextsOptions]) -> Matrix:
         """Async twin of `embed_documents`."""
         return await self.aembed_many(texts, input_type="document", **options)
+
+    def verify(
+        self,
+        sample: int = 100,
+        *,
+        seed: int | None = None,
+        tolerance: float = 1e-3,
+        on_progress: OnProgress | None = None,
+    ) -> DriftReport:
+        """Embeds a sample of the cache's entries anew, and tells how far the stored vectors lie off.
+
+        For caches that outlive a model's update, a changed prompt or a bug: nothing is written, no TTL restarted, and
+        nothing counted. Entries under other names than this vectorizer's own are left alone.
+
+        Args:
+            sample: How many entries at most, from 1 to 20,000; where the model tells queries from documents, of each.
+            seed: Chooses the entries; the same one chooses the same ones while the cache stays as it is. None chooses
+                at random.
+            tolerance: The cosine distance (1 - cos) that is let pass, beside that of the entry's own dtype. The same
+                model stays within 0.001 on other hardware or at half precision; another revision, prompt or model does
+                not.
+            on_progress: Called with how many of the entries are done, and of how many.
+
+        Raises:
+            InvalidInputError: There is no cache, or an argument cannot be used.
+            CacheUnavailableError: The cache's server cannot be reached.
+            ModelUnavailableError: The model cannot be used. A text that it refuses is in the report instead.
+        """
+        from embedcache.vectorizers import drift  # as late as the connection, which it imports
+
+        return run(drift.comparing(self, sample, seed, tolerance, on_progress))
+
+    async def averify(
+        self,
+        sample: int = 100,
+        *,
+        seed: int | None = None,
+        tolerance: float = 1e-3,
+        on_progress: OnProgress | None = None,
+    ) -> DriftReport:
+        """Async twin of `verify`."""
+        from embedcache.vectorizers import drift  # as in `verify`
+
+        return await arun(drift.comparing(self, sample, seed, tolerance, on_progress))
 
     # ---------------------------------------------------------------------------------------- for the plan
 
