@@ -448,3 +448,21 @@ def test_without_a_dimension_the_first_hit_gives_it() -> None:
     np.testing.assert_array_equal(matrix, [[1, 2], [np.nan, np.nan], [3, 4]])
     assert codec.decode_matrix(values, tags, 3)[1].tolist() == [False, True, False]
     assert codec.decode_matrix([None], tags[:1], 5)[0].shape == (1, 5)
+
+
+@pytest.mark.parametrize("name", ["float32", "float64", "float16", "int8"])
+def test_rounded_is_what_storing_and_reading_would_give(name: str) -> None:
+    dtype = codec.stored_dtype(name)
+    matrix = np.random.default_rng(5).normal(size=(20, 33))
+    rounded = codec.rounded(matrix, dtype)
+    item = {"text": "t", "model_name": "m", "embedding": matrix[7]}
+    key, value = written(item, space=SPACE, dtype=name)
+    entry = codec.decode_by_key(value, key)
+    assert entry is not None
+    np.testing.assert_array_equal(rounded[7], entry["embedding"])
+    assert rounded.shape == matrix.shape
+
+
+def test_rounded_is_nan_where_a_dtype_cannot_hold_a_vector() -> None:
+    rounded = codec.rounded(np.array([[1.0, 2.0], [1.0, 1e6]]), codec.stored_dtype("float16"))
+    np.testing.assert_array_equal(rounded, [[1.0, 2.0], [np.nan, np.nan]])
