@@ -47,7 +47,7 @@ class OpenAITextVectorizer(BaseVectorizer):
         api_key: None is ``$OPENAI_API_KEY``. A server that is not OpenAI's may need none.
         base_url: The server, such as ``http://localhost:8000/v1``; None is ``$OPENAI_BASE_URL``, else OpenAI's own.
         dimensions: Components of the vectors, for models that can shorten them; None is the model's own number.
-        batch_size: Texts per request, at most 2,048. As many are computed and stored at a time, if more than 256.
+        batch_size: Texts per request, at most 2,048. Each request's vectors are stored before the next is sent.
         timeout: Seconds that the server may be silent; connecting may take 5 of them.
         max_retries: Tries after the first, of each request.
         retry_seconds: Seconds from the first try of a request within which another may begin.
@@ -93,7 +93,7 @@ class OpenAITextVectorizer(BaseVectorizer):
         server = self._clients.server
         self._model_name = identity(model, base_url=None if server == DEFAULT_SERVER else server, dimensions=dimensions)
         self._requests = EmbeddingRequests(server, dimensions, batch_size, max_retries, retry_seconds)
-        self._chunk_texts = max(batch_size, CHUNK_TEXTS)
+        self._chunk_texts = batch_size
         self._asked: dict[str, Any] = {"model": model} | ({} if dimensions is None else {"dimensions": dimensions})
         self._dims = dimensions
         self._lock = threading.Lock()

@@ -111,6 +111,7 @@ class EmbeddingRequests:
         """
         batches = deque(_batches(texts, self._batch_size))
         parts: list[Embedded] = []
+        taken = self._batch_size
         while batches:
             batch = batches.popleft()
             reply = yield from self._ask(batch)
@@ -121,8 +122,10 @@ class EmbeddingRequests:
                 raise _error(reply, batch, self._server) from reply.cause
             half = -(-len(batch) // 2)
             if reply.code != _TOO_MANY_TOKENS:
-                self._batch_size = min(self._batch_size, half)
+                taken = min(taken, half)
             batches.extendleft((batch[half:], batch[:half]))
+        # Now, when all of it was taken: a text that is refused in a batch of any size is no limit of the server's.
+        self._batch_size = min(self._batch_size, taken)
         return self._joined(parts)
 
     def _ask(self, batch: Sequence[str]) -> Exchange[bytes | Failure]:

@@ -18,7 +18,6 @@ from embedcache.errors import (
     EmbeddingFailedError,
     InvalidTextError,
 )
-from embedcache.vectorizers.base import CHUNK_TEXTS
 
 
 class TestVectors:
@@ -86,17 +85,18 @@ class TestBatches:
     def test_are_as_large_as_said_and_each_is_stored_when_it_is_there(
         self, make: Callable[..., Caller], api: EmbeddingServer, cache: EmbeddingsCache
     ) -> None:
-        texts = [f"text {n}" for n in range(CHUNK_TEXTS + 50)]
+        texts = [f"text {n}" for n in range(250)]
         api.refuses = texts[-1]
         vectorizer = make(cache=cache, batch_size=100)
         with pytest.raises(EmbeddingFailedError):
             vectorizer.embed_many(texts)
-        assert [len(batch) for batch in api.batches[:3]] == [100, 100, 56]
-        assert sum(cache.mexists(texts, vectorizer.model_name)) == CHUNK_TEXTS
+        assert [len(batch) for batch in api.batches[:3]] == [100, 100, 50]
+        assert cache.mexists(texts, vectorizer.model_name) == [True] * 200 + [False] * 50
         api.refuses = ""
         api.requests.clear()
         np.testing.assert_array_equal(vectorizer.embed_many(texts), vectors_of(texts))
-        assert {text for batch in api.batches for text in batch} == set(texts[CHUNK_TEXTS:])
+        assert [len(batch) for batch in api.batches] == [50]  # one bad text is no limit of the server's
+        assert {text for batch in api.batches for text in batch} == set(texts[200:])
 
     def test_may_be_larger_than_a_chunk(self, make: Callable[..., Caller], api: EmbeddingServer) -> None:
         texts = [f"text {n}" for n in range(1_000)]
