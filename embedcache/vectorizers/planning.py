@@ -139,9 +139,7 @@ class Call:
             may not have seen.
     """
 
-    def __init__(
-        self, vectorizer: BaseVectorizer, cache: EmbeddingsCache | None, wants: Wanted, landings: int
-    ) -> None:
+    def __init__(self, vectorizer: BaseVectorizer, cache: EmbeddingsCache | None, wants: Wanted, landings: int) -> None:
         self.vectorizer = vectorizer
         self.cache = cache
         self.wants = wants
