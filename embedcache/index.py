@@ -295,6 +295,9 @@ ROW_COLUMNS: Final = (
 )
 """The attributes of an index that have a row per entry."""
 
+COLUMNS: Final = (*ROW_COLUMNS, "overheads")
+"""The attributes of an index that are arrays."""
+
 
 class IndexBuilder:
     """Puts an index together from columns that come batch by batch."""

@@ -26,7 +26,7 @@ def index(cache) -> EntryIndex:
 
 
 def take(shelf: IndexShelf, cache: EmbeddingsCache) -> None:
-    job = shelf.take("server", cache.name, lambda: cache.connection)
+    job = shelf.take("server", cache.name, cache.connection, "redis://nowhere-else")
     assert job.wait(PATIENCE)
     assert job.state == "done"
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import streamlit as st
 
-from embedcache import walking
+from embedcache import apart, walking
 from embedcache.connection import RedisConnection
 from embedcache.walking import KeyCounts
 from pages.ui import failures, longwork, session, stocktaking
@@ -59,7 +60,7 @@ def _name() -> str:
 
 def _start() -> Job[CacheCounts]:
     connection = session.open_cache(session.DEFAULT_CACHE, refresh_ttl=False).connection
-    return longwork.start(_name(), lambda progress: _count(connection, progress), shared=True)
+    return longwork.start(_name(), partial(_count, connection, session.server_url()), shared=True)
 
 
 def draw_table(counts: CacheCounts, *, key: str) -> None:
@@ -84,6 +85,6 @@ def draw_table(counts: CacheCounts, *, key: str) -> None:
     )
 
 
-def _count(connection: RedisConnection, progress: Progress) -> CacheCounts:
-    keys = walking.count_keys(connection, progress.tell)
+def _count(connection: RedisConnection, url: str, progress: Progress) -> CacheCounts:
+    keys = apart.count_keys(connection, url, progress.tell)
     return CacheCounts(keys, walking.count_redisvl(connection, lambda *_: progress.check()))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from embedcache import walking
+from embedcache import apart
 from embedcache.connection import RedisConnection
 from embedcache.index import EntryIndex
 from pages.ui.jobs import Job, Jobs, Progress
@@ -58,14 +57,22 @@ class IndexShelf:
         """The look that was started last, running or over."""
         return self._jobs.find(server, name)
 
-    def take(self, server: str, name: str, connect: Callable[[], RedisConnection]) -> Job[None]:
-        """Starts to take an index in the background; where that runs already, returns that."""
-        return self._jobs.start(server, name, lambda progress: self._take(server, name, connect(), progress))
+    def take(self, server: str, name: str, connection: RedisConnection, url: str) -> Job[None]:
+        """Starts to take an index in the background; where that runs already, returns that.
 
-    def _take(self, server: str, name: str, connection: RedisConnection, progress: Progress) -> None:
-        started = time.monotonic()
-        index = walking.index_cache(connection, name, progress.tell)
-        self.put(server, name, index, good_seconds=_TIMES_ITS_WORK * (time.monotonic() - started))
+        Args:
+            server: Names the server.
+            name: The cache's.
+            connection: To that server.
+            url: The connection's, password and all.
+        """
+
+        def work(progress: Progress) -> None:
+            started = time.monotonic()
+            index = apart.index_cache(connection, url, name, progress.tell)
+            self.put(server, name, index, good_seconds=_TIMES_ITS_WORK * (time.monotonic() - started))
+
+        return self._jobs.start(server, name, work)
 
     def put(self, server: str, name: str, index: EntryIndex, good_seconds: float = 0.0) -> None:
         """Keeps an index in place of the one before, such as one without what was just removed."""

@@ -57,7 +57,7 @@ def current(name: str) -> EntryIndex | None:
 
 
 def _take(name: str, connection: RedisConnection) -> Job[None]:
-    return session.index_shelf().take(session.server_key(), name, lambda: connection)
+    return session.index_shelf().take(session.server_key(), name, connection, session.server_url())
 
 
 def _job(name: str) -> Job[None] | None:
