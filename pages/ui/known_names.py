@@ -11,6 +11,7 @@ from embedcache.connection import RedisConnection
 from pages.ui.jobs import Jobs
 
 GOOD_SECONDS: Final = 15.0
+_TIMES_ITS_WORK: Final = 60  # what took a second is good for a minute
 _jobs: Final = Jobs()  # of their own: how many looks there are is no concern of what users started
 
 
@@ -41,13 +42,15 @@ class KnownNames:
             return self._names
 
     def _look(self, connection: RedisConnection) -> None:
+        started = time.monotonic()
         try:
             found = inspector.find_names(connection)
         except EmbedcacheError:
             return  # whoever works with this server is told why by their own commands
         with self._lock:
             self._names = found
-            self._good_until = time.monotonic() + GOOD_SECONDS
+            now = time.monotonic()
+            self._good_until = now + max(GOOD_SECONDS, _TIMES_ITS_WORK * (now - started))
 
     def forget(self) -> None:
         """Has them looked for anew when they are asked for next."""

@@ -30,6 +30,7 @@ _SERVER_KEY: Final = "server"
 _MODELS_SECONDS: Final = 60.0
 _SAMPLED_KEYS: Final = 3_000  # for models that nobody ever asked for: under a tenth of a second
 _NAMES_PATIENCE: Final = 0.3
+_QUICKLY_SCANNED_KEYS: Final = 250_000  # among more, a wait of that patience would be in vain
 
 _opened: Final[WeakSet[EmbeddingsCache]] = WeakSet()  # `st.cache_resource` does not tell what it holds
 _opening: Final = threading.Lock()
@@ -78,7 +79,7 @@ def switch_server(name: str) -> None:
     """
     connections.choose(name)
     st.session_state.pop(CACHE_KEY, None)
-    names = _names_on_server()
+    names = _names_on_server(_NAMES_PATIENCE)
     if names and DEFAULT_CACHE not in names:
         st.session_state[CACHE_KEY] = names[0]
 
@@ -225,13 +226,13 @@ def _known_names(url: str) -> KnownNames:
     return KnownNames(_key_of(url))
 
 
-def _names_on_server() -> tuple[str, ...]:
+def _names_on_server(patience: float) -> tuple[str, ...]:
     url = server_url()
     try:
         connection = open_cache(DEFAULT_CACHE, refresh_ttl=False).connection
     except EmbedcacheError:  # a URL that cannot be used; the page says so
         return ()
-    return _known_names(url).names(connection, _NAMES_PATIENCE)
+    return _known_names(url).names(connection, patience)
 
 
 # ------------------------------------------------------------------------------------------------ this user's
@@ -244,7 +245,9 @@ def cache_name() -> str:
 
 def cache_names() -> list[str]:
     """Names to choose from: the caches on the server, this user's choice, and the default."""
-    found = _names_on_server() if server().error is None else ()
+    known = server()
+    is_large = known.info is not None and known.info.total_keys > _QUICKLY_SCANNED_KEYS
+    found = _names_on_server(0 if is_large else _NAMES_PATIENCE) if known.error is None else ()
     return sorted({*found, cache_name(), DEFAULT_CACHE})
 
 
