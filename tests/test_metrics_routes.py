@@ -132,7 +132,7 @@ async def test_what_the_dashboard_itself_counts(tmp_path: Path, monkeypatch: pyt
     folder = tmp_path / "server"
     monkeypatch.setenv("EMBEDCACHE_URL", f"embedded://{folder}")
     request = Request({"type": "http", "headers": []})
-    async with serving.close_at_end(None):
+    async with serving.load_and_close(None):
         session.open_cache("docs").get("never stored", "m")
         told = bytes((await serving.metrics(request)).body).decode()
         assert 'embedcache_process_misses_total{cache="docs",model="m"} 1.0' in told

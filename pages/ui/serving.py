@@ -57,12 +57,15 @@ ROUTES: Final = (Route("/healthz", healthz), Route("/metrics", metrics))
 
 
 @asynccontextmanager
-async def close_at_end(app: object) -> AsyncIterator[None]:  # noqa: ARG001 - Streamlit's signature
-    """Sends what was counted and leaves the embedded server when the dashboard's server ends.
+async def load_and_close(app: object) -> AsyncIterator[None]:  # noqa: ARG001 - Streamlit's signature
+    """Loads what pages need before anybody is served; in the end sends what was counted, leaves the embedded server.
 
     Until then, it has copies of entries removed that were kept long enough, whether anybody looks at a page or not.
     Ended by SIGTERM, it raises that signal anew once it has shut down, and nothing registered with `atexit` is called.
     """
+    from pages.ui import warmup  # its rooms want Streamlit's runtime, which is made after these routes
+
+    await run_in_threadpool(warmup.load)
     tidying = asyncio.create_task(_tidy_copies())
     yield
     tidying.cancel()
@@ -87,13 +90,13 @@ def _tidy() -> None:
 
 def say_unexpected(error: Exception) -> bool:
     """What Streamlit calls for whatever a callback or a fragment raises, so that no page shows a traceback."""
-    from pages.ui import failures  # as below
+    from pages.ui import failures  # as above
 
     return failures.show_unexpected(error)
 
 
 def _close() -> None:
-    from pages.ui import session  # its decorators want Streamlit's runtime, which is made after these routes
+    from pages.ui import session  # as above
 
     for cache in session.opened_caches():
         cache.close()
