@@ -272,6 +272,14 @@ def stored_text(value: bytes) -> bytes:
     return value[HEADER_BYTES : HEADER_BYTES + int.from_bytes(value[20:HEADER_BYTES], "little")]
 
 
+def rest_offset(value: bytes) -> int:
+    """Where in a value what follows its model name begins, by a header that was not checked; 0 where it has none."""
+    if len(value) < HEADER_BYTES:
+        return 0
+    _, _, _, _, _, _, model_bytes, text_bytes = _HEADER.unpack_from(value)
+    return HEADER_BYTES + int(text_bytes) + 1 + int(model_bytes)
+
+
 def dimension(head: Head, value_bytes: int) -> int:
     """Length of the vector of an entry whose value is that many bytes long."""
     payload = value_bytes - head.vector_offset - (_SCALE.itemsize if head.dtype.scaled else 0)

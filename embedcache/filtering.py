@@ -22,7 +22,7 @@ _TEXTS: Final = ("text_contains", "model_name", "metadata_field")
 _SECONDS: Final = ("min_age", "max_age", "min_idle", "expires_within")
 _BYTES: Final = ("min_bytes", "max_bytes")
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
-_WORDS: Final[Mapping[str, bool | None]] = {"true": True, "false": False, "null": None}
+TYPED_WORDS: Final[Mapping[str, bool | None]] = {"true": True, "false": False, "null": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +204,12 @@ def _is_typed(value: object, typed: str) -> bool:
         return value == typed
     if value is None or isinstance(value, bool):
         word = typed.strip().lower()
-        return word in _WORDS and _WORDS[word] is value
-    return isinstance(value, int | float) and value == _number(typed)
+        return word in TYPED_WORDS and TYPED_WORDS[word] is value
+    return isinstance(value, int | float) and value == typed_number(typed)
 
 
 @lru_cache(maxsize=64)
-def _number(typed: str) -> int | float | None:
+def typed_number(typed: str) -> int | float | None:
     """What was typed as a number, a whole one exactly; None where it is none."""
     typed = typed.strip()
     if not _NUMBER.fullmatch(typed):

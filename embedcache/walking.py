@@ -27,6 +27,7 @@ from embedcache.keyspace import Keyspace
 from embedcache.operations import CHUNK_BYTES, Operation, ServerAbilities, checked, is_other_type
 from embedcache.redisvl_format import HashHead
 from embedcache.scanning import entry_keys, hash_heads, look, packed_heads, scan_step
+from embedcache.sieve import Sieve
 
 Tell: TypeAlias = Callable[[int, int | None], object]
 
@@ -253,26 +254,18 @@ def _sample(index: EntryIndex) -> Positions:
 
 def _match(index: EntryIndex, candidates: Positions, asked: EntryFilter, tell: Tell) -> Operation[Positions]:
     able = ServerAbilities()
+    sieve = Sieve(asked)
     found: list[Positions] = []
     for start in range(0, len(candidates), _BATCH):
         chunk = candidates[start : start + _BATCH]
         hashes = index.layouts[chunk] == Layout.REDISVL
         packed, others = chunk[~hashes], chunk[hashes]
         seen = yield from packed_heads(able, index.keys(packed))
-        found.append(packed[np.array([_matches(asked, start) for start, _ in seen], np.bool_)])
+        found.append(packed[np.array([sieve.matches(start) for start, _ in seen], np.bool_)])
         hash_heads_seen = yield from hash_heads(index.keys(others))
         found.append(others[np.array([_hash_matches(asked, head) for head in hash_heads_seen], np.bool_)])
         tell(start + len(chunk), len(candidates))
     return np.sort(np.concatenate(found)) if found else candidates
-
-
-def _matches(asked: EntryFilter, packed: bytes | None) -> bool:
-    if packed is None or not asked.matches_text(codec.stored_text(packed)):
-        return False
-    if asked.metadata_field is None:
-        return True
-    head = codec.decode_head(packed)
-    return head is not None and asked.matches_metadata(head.metadata)
 
 
 def _hash_matches(asked: EntryFilter, head: HashHead | None) -> bool:
