@@ -1,16 +1,23 @@
-"""How fast the dashboard's pages are on a large cache, in a real browser.
+"""How fast the dashboard's pages are on a large cache, in a real browser, and what memory its process takes.
 
-    python benchmarks/dashboard.py [--entries 1000000] [--dimension 384] [--rounds 3] [--url redis://...]
+    python benchmarks/dashboard.py [--entries 1000000] [--dimension 384] [--rounds 3] [--url redis://...] [--soak 30]
 
 Starts an embedded server in a folder of its own and fills it (a minute or two for a million entries), unless `--url`
 names one that is filled. Then opens each page of the navigation in Chromium, in new sessions, and prints when its first
-content was there, when its script had run to the end, the longest time that its browser did not react, and what memory
-the dashboard's process takes.
+content was there, when its script had run to the end, the longest time that its browser did not react, what the
+dashboard's process computed until the first content, and its memory. The first lines are of a page of Streamlit's that
+holds nothing but a title, for what a browser and Streamlit themselves take on this machine, and of the first session of
+a dashboard that has just been started.
+
+With `--soak`, so many sessions one after the other have the entries looked at anew, a map drawn, texts looked through
+and a cleanup planned, and the memory after each is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
 import subprocess
 import sys
@@ -20,8 +27,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # the tests know how to run a dashboard and a browser
@@ -52,6 +60,7 @@ class Visit:
     first_content: float
     settled: float
     frozen: float
+    computed: float
 
 
 @contextmanager
@@ -67,21 +76,29 @@ def filled(options: argparse.Namespace) -> Iterator[str]:
         yield url
 
 
-def visit(browser: Browser, address: str) -> Visit:
-    """Opens a page in a session of its own."""
+@contextmanager
+def session(browser: Browser) -> Iterator[Page]:
+    """A page of a session of its own."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     context.set_default_timeout(PATIENCE)
     context.add_init_script(WATCH)
-    page = context.new_page()
-    start = time.perf_counter()
-    page.goto(address, wait_until="commit")
-    page.wait_for_selector(FIRST_CONTENT)
-    first = time.perf_counter() - start
-    settle(page)
-    settled = time.perf_counter() - start
-    frozen = page.evaluate("window.longest") / 1000
-    context.close()
-    return Visit(first, settled, frozen)
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
+
+
+def visit(browser: Browser, address: str, process: int) -> Visit:
+    """Opens a page in a session of its own."""
+    with session(browser) as page:
+        before, start = computed_seconds(process), time.perf_counter()
+        page.goto(address, wait_until="commit")
+        page.wait_for_selector(FIRST_CONTENT)
+        first = time.perf_counter() - start
+        computed = computed_seconds(process) - before
+        settle(page)
+        settled = time.perf_counter() - start
+        return Visit(first, settled, page.evaluate("window.longest") / 1000, computed)
 
 
 def links(page: Page, address: str) -> list[tuple[str, str]]:
@@ -92,40 +109,119 @@ def links(page: Page, address: str) -> list[tuple[str, str]]:
     return [(link.inner_text().strip().splitlines()[-1], str(link.get_attribute("href"))) for link in found]
 
 
-def resident_megabytes(address: str) -> float:
-    """Memory of the dashboard's process that listens there; Linux only."""
+# ------------------------------------------------------------------------------------------------ its process
+
+
+def process_of(address: str) -> int:
+    """The dashboard's process that listens there; Linux only, as what follows."""
     port = f"--server.port={address.rpartition(':')[2]}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # a process that ended in between
-            if port in (folder / "cmdline").read_bytes():
-                return _resident_kilobytes(folder / "status") / 1024
-    return float("nan")
+            if port in (folder / "cmdline").read_bytes().split(b"\0"):
+                return int(folder.name)
+    raise SystemExit(f"no process listens at {address}")
 
 
-def _resident_kilobytes(status: Path) -> int:
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
+def resident_megabytes(process: int) -> float:
+    """Its memory in MiB."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
+
+
+def computed_seconds(process: int) -> float:
+    """Processor time that it has taken, its own and the system's for it."""
+    numbers = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# ------------------------------------------------------------------------------------------------ pages
+
+
+def measure(url: str, logs: Path, browser: Browser, rounds: int) -> None:
+    """Prints the table of pages."""
+    print(f"{'page':22}{'first content':>15}{'settled':>10}{'frozen':>10}{'computed':>11}{'process':>12}")
+    bare = logs / "bare.py"
+    bare.write_text('import streamlit as st\n\nst.title("Nothing else")\n')
+    with dashboard(url, logs / "bare.log", bare) as address:
+        visit(browser, address, process_of(address))  # the first one of a process takes longer
+        print_row("Streamlit by itself", browser, address, rounds)
+    for number in range(rounds):
+        with dashboard(url, logs / f"first{number}.log") as address:
+            print_row(f"first session {number + 1}", browser, address, 1)
+    with dashboard(url, logs / "dashboard.log") as address:
+        for title, link in links(browser.new_page(), address):
+            print_row(title, browser, link, rounds, process_of(address))
+
+
+def print_row(name: str, browser: Browser, address: str, rounds: int, process: int | None = None) -> None:
+    """Opens a page a few times, and prints the medians."""
+    process = process or process_of(address)
+    visits = [visit(browser, address, process) for _ in range(rounds)]
+    first, settled, frozen, computed = (
+        statistics.median(getattr(each, column) for each in visits) for column in Visit.__slots__
+    )
+    print(
+        f"{name:22}{first:13.2f} s{settled:8.2f} s{frozen:8.2f} s{computed:9.2f} s"
+        f"{resident_megabytes(process):8.0f} MiB",
+        flush=True,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ memory
+
+
+def soak(url: str, log: Path, browser: Browser, sessions: int) -> None:
+    """Prints the memory after each of many sessions that do what takes much of it."""
+    with dashboard(url, log) as address:
+        process = process_of(address)
+        for number in range(sessions):
+            for look in (_look_anew, _draw_map, _search, _plan):
+                with session(browser) as page:
+                    look(page, address)
+                    settle(page)
+            print(f"session {number + 1:3}: {resident_megabytes(process):6.0f} MiB", flush=True)
+
+
+def _look_anew(page: Page, address: str) -> None:
+    page.goto(address)
+    refresh = page.get_by_role("button", name="Refresh")
+    expect(refresh).to_be_enabled(timeout=PATIENCE)
+    refresh.click()
+    page.get_by_text("Looking at the entries again").first.wait_for()
+    expect(refresh).to_be_enabled(timeout=PATIENCE)
+
+
+def _draw_map(page: Page, address: str) -> None:
+    page.goto(f"{address}/vector_map")
+    page.locator(".js-plotly-plot").first.wait_for()
+
+
+def _search(page: Page, address: str) -> None:
+    page.goto(f"{address}/browse?filter={quote(json.dumps({'text_contains': 'library card'}))}")
+    page.get_by_text("Texts and metadata were looked through").wait_for()
+
+
+def _plan(page: Page, address: str) -> None:
+    page.goto(f"{address}/cleanup")
+    page.get_by_role("button", name="Make a plan").click()
+    page.get_by_label("Type the name of the cache to confirm").wait_for()
 
 
 def main() -> None:
-    """Prints the table."""
+    """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--url", default="")
+    parser.add_argument("--soak", type=int, default=0, help="sessions that are opened one after the other for memory")
     options = parser.parse_args()
     with filled(options) as url, tempfile.TemporaryDirectory() as logs, sync_playwright() as playwright:
         browser = launch(playwright)
-        with dashboard(url, Path(logs) / "dashboard.log") as address:
-            print(f"{'page':14}{'first content':>15}{'settled':>10}{'frozen':>10}{'process':>12}")
-            for title, link in links(browser.new_page(), address):
-                visits = [visit(browser, link) for _ in range(options.rounds)]
-                first, settled, frozen = (
-                    statistics.median(getattr(each, name) for each in visits)
-                    for name in ("first_content", "settled", "frozen")
-                )
-                memory = resident_megabytes(address)
-                print(f"{title:14}{first:13.2f} s{settled:8.2f} s{frozen:8.2f} s{memory:8.0f} MiB", flush=True)
+        if options.soak:
+            soak(url, Path(logs) / "soak.log", browser, options.soak)
+        else:
+            measure(url, Path(logs), browser, options.rounds)
         browser.close()
 
 

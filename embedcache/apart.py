@@ -35,6 +35,8 @@ MANY_TO_INDEX: Final = 50_000
 MANY_TO_COUNT: Final = 300_000
 """From so many keys on a server, a walk is done apart: half a second's work."""
 
+_HEAD_START_SECONDS: Final = 0.7
+"""Waited before a walk begins. The browser that asked draws its page meanwhile, with all of the processor."""
 _TELL_SECONDS: Final = 0.05
 _NICENESS: Final = 5  # a quarter of a processor that others want too
 _Line: TypeAlias = dict[str, Any]
@@ -85,6 +87,7 @@ def _has(many: int) -> Operation[bool]:
 @contextmanager
 def _walking(url: str, walk: str, name: str, tell: Tell) -> Iterator[tuple[_Line, BinaryIO]]:
     """Has a process walk, and gives what it says of its result, and where that goes on; ends the process."""
+    _wait_a_moment(tell)
     with (
         _filled_pipe({"url": url, "walk": walk, "name": name}) as asked,
         subprocess.Popen(  # noqa: S603 - this module, by this interpreter
@@ -100,6 +103,13 @@ def _walking(url: str, walk: str, name: str, tell: Tell) -> Iterator[tuple[_Line
             yield _wait_for_result(told, tell), told
         finally:
             process.kill()  # it has nothing to clean up
+
+
+def _wait_a_moment(tell: Tell) -> None:
+    until = time.monotonic() + _HEAD_START_SECONDS
+    while time.monotonic() < until:
+        tell(0, None)
+        time.sleep(_TELL_SECONDS)
 
 
 @contextmanager

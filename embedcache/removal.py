@@ -120,6 +120,11 @@ class RemovalPlan:
         return len(self.digests)
 
     @property
+    def nbytes(self) -> int:
+        """Memory of the plan itself in bytes."""
+        return self.digests.nbytes + self.inserted_at.nbytes + self.value_bytes.nbytes + self.kinds.nbytes
+
+    @property
     def total_bytes(self) -> int:
         """Length of all values together; the server's bookkeeping comes on top."""
         return int(self.value_bytes.sum())

@@ -29,6 +29,7 @@ class StopError(Exception):
 def always_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "MANY_TO_INDEX", 0)
     monkeypatch.setattr(apart, "MANY_TO_COUNT", 0)
+    monkeypatch.setattr(apart, "_HEAD_START_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -129,6 +130,16 @@ def test_who_is_told_can_end_it(valkey: Server, connection: RedisConnection, cac
     with pytest.raises(StopError):
         apart.index_cache(connection, valkey.url, "c", stop)
     assert children() == []
+
+
+def test_it_can_be_ended_before_it_began(monkeypatch: pytest.MonkeyPatch, connection: RedisConnection) -> None:
+    monkeypatch.setattr(apart, "_HEAD_START_SECONDS", 60.0)
+
+    def stop(done: int, total: int | None) -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        apart.count_keys(connection, "redis://127.0.0.1:1", stop)
 
 
 def test_a_process_that_was_killed_is_told_of(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
+from functools import partial
 
+import numpy as np
 import pytest
 
 from pages.ui.jobs import Job, Jobs, Progress
@@ -122,3 +126,54 @@ def test_what_was_over_long_ago_is_forgotten():
     time.sleep(0.001)
     over(jobs.start("me", "second", lambda _: None))
     assert jobs.find("me", "first") is None
+
+
+def test_the_work_is_let_go_when_it_is_over(jobs):
+    class Index:
+        """What some work needs."""
+
+    needed = Index()
+    there = weakref.ref(needed)
+    job = jobs.start("me", "work", partial(lambda index, _: index is not None, needed))
+    assert over(job).result
+    del needed
+    gc.collect()
+    assert there() is None
+
+
+def test_large_results_that_nobody_looks_for_make_room():
+    jobs = Jobs(max_result_bytes=250)
+    for owner in "abc":
+        over(jobs.start(owner, "plan", lambda _: np.zeros(100, np.uint8)))
+    over(jobs.start("a", "small", lambda _: "no array"))
+    assert [owner for owner in "abc" if jobs.find(owner, "plan")] == ["b", "c"]
+    assert jobs.find("a", "small"), "it takes no room"
+    assert jobs.find("b", "plan")
+    over(jobs.start("d", "plan", lambda _: np.zeros(100, np.uint8)))
+    assert jobs.find("d", "plan")
+    assert [owner for owner in "abcd" if jobs.find(owner, "plan")] == ["b", "d"], "c was looked for longest ago"
+
+
+def test_one_result_larger_than_all_room_is_kept_as_long_as_it_is_the_last():
+    jobs = Jobs(max_result_bytes=250)
+    over(jobs.start("a", "plan", lambda _: np.zeros(1_000, np.uint8)))
+    assert jobs.find("a", "plan")
+    over(jobs.start("b", "plan", lambda _: np.zeros(100, np.uint8)))
+    assert jobs.find("b", "plan")
+    assert jobs.find("a", "plan") is None
+
+
+def test_what_an_owner_who_left_had_done_is_forgotten_when_it_is_over(jobs, gate):
+    runs = jobs.start("gone", "work", until(gate))
+    over(jobs.start("gone", "plan", lambda _: 1))
+    over(jobs.start("here", "plan", lambda _: 2))
+    jobs.leave("gone")
+    over(jobs.start("here", "more", lambda _: 3))
+    assert jobs.find("gone", "plan") is None
+    assert jobs.find("gone", "work") is runs, "it goes on to its end"
+    assert not runs.progress.cancelling
+    gate.set()
+    over(runs)
+    over(jobs.start("here", "still more", lambda _: 4))
+    assert jobs.find("gone", "work") is None
+    assert jobs.find("here", "plan").result == 2

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from embedcache import inspector, removal, walking
+from embedcache import apart, inspector, removal, walking
 from embedcache.columns import Layout
 from embedcache.connection import RedisConnection
 from embedcache.entry import TTL, EntrySummary
@@ -56,16 +56,24 @@ class Planned:
     sample_keys: tuple[str, ...]
 
     @property
+    def nbytes(self) -> int:
+        """Its memory in bytes."""
+        return self.plan.nbytes
+
+    @property
     def share(self) -> float:
         """The plan's part of the cache, from 0 to 1."""
         return len(self.plan) / self.whole if self.whole else 0.0
 
 
-def make(connection: RedisConnection, cache_name: str, chosen: EntryFilter, words: str, progress: Progress) -> Planned:
+def make(
+    connection: RedisConnection, url: str, cache_name: str, chosen: EntryFilter, words: str, progress: Progress
+) -> Planned:
     """Finds what a filter matches now, and freezes it. Nothing is changed.
 
     Args:
         connection: The server.
+        url: The connection's, password and all.
         cache_name: The cache.
         chosen: Which entries. Where damaged ones are asked for, all values are read.
         words: The filter in plain words, for the audit log.
@@ -79,7 +87,7 @@ def make(connection: RedisConnection, cache_name: str, chosen: EntryFilter, word
     def indexing(done: int, total: int | None) -> None:
         progress.tell(done, total, "finding the keys" if total is None else "reading what is beside the vectors")
 
-    index = walking.index_cache(connection, cache_name, indexing)
+    index = apart.index_cache(connection, url, cache_name, indexing)
     if chosen.unreadable:
         progress.tell(0, len(index), "reading whole values")
         index = index.with_unreadable(walking.find_unreadable(connection, index, progress.tell).positions)

@@ -25,12 +25,12 @@ _TABLE_PIXELS: Final = 283
 
 def start_plan(name: str, chosen: EntryFilter) -> None:
     """Starts to make a plan, in place of the one before."""
-    connection = session.open_cache(name, refresh_ttl=False).connection
+    connection, url = session.open_cache(name, refresh_ttl=False).connection, session.server_url()
     words = ", ".join(filter_builder.in_words(chosen, wording.quoted))
     for job in (PLAN_JOB, EXPORT_JOB):
         longwork.forget(job)
     cleanup_work.ask_anew()
-    longwork.start(PLAN_JOB, lambda progress: cleanup_plans.make(connection, name, chosen, words, progress))
+    longwork.start(PLAN_JOB, lambda progress: cleanup_plans.make(connection, url, name, chosen, words, progress))
 
 
 def why_outdated(planned: Planned, name: str, chosen: EntryFilter | None) -> str | None:

@@ -18,6 +18,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, Literal, TypeVar, cast
 
@@ -26,6 +27,7 @@ R = TypeVar("R")
 State = Literal["running", "done", "failed", "cancelled"]
 
 MAX_JOBS: Final = 200
+MAX_RESULT_BYTES: Final = 128 * 1024 * 1024
 KEPT_SECONDS: Final = 3_600.0
 
 _log = logging.getLogger(__name__)
@@ -102,14 +104,14 @@ class Job(Generic[R]):
         self._result: R | None = None
         self._started = time.monotonic()
         self._ended: float | None = None
-        self._work = work
-        self._thread = threading.Thread(target=self._run, name=f"embedcache-job-{name}", daemon=True)
+        # The work is the thread's alone, which lets go of it in the end: it may hold the index of a million entries.
+        self._thread = threading.Thread(target=self._run, args=(work,), name=f"embedcache-job-{name}", daemon=True)
         self._thread.start()
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[Progress], R]) -> None:
         state: State = "done"
         try:
-            self._result = self._work(self.progress)
+            self._result = work(self.progress)
         except JobCancelledError:
             state = "cancelled"
         except Exception as error:  # noqa: BLE001 - whoever looks at the job is told
@@ -133,6 +135,11 @@ class Job(Generic[R]):
         if self.state != "done":
             raise RuntimeError(f"the job is {self.state}, it has no result")
         return cast("R", self._result)
+
+    @property
+    def result_bytes(self) -> int:
+        """Memory of its result, where that tells its own as ``nbytes``; else 0, which small ones are taken for."""
+        return int(getattr(self._result, "nbytes", 0))
 
     @property
     def seconds(self) -> float:
@@ -173,11 +180,21 @@ class Jobs:
     Args:
         max_jobs: Kept at most; those that ended first are forgotten first. Running ones are never.
         kept_seconds: How long one that is over is kept.
+        max_result_bytes: Of the results of those kept, together; those looked for longest ago are forgotten first. The
+            one looked for last is kept, however large.
     """
 
-    def __init__(self, max_jobs: int = MAX_JOBS, kept_seconds: float = KEPT_SECONDS) -> None:
+    def __init__(
+        self,
+        max_jobs: int = MAX_JOBS,
+        kept_seconds: float = KEPT_SECONDS,
+        max_result_bytes: int = MAX_RESULT_BYTES,
+    ) -> None:
         self._max_jobs = max_jobs
         self._kept_seconds = kept_seconds
+        self._max_result_bytes = max_result_bytes
+        self._gone: set[str] = set()
+        self._leaving: deque[str] = deque()
         self._lock = threading.Lock()
         self._jobs: dict[tuple[str, str], Job[Any]] = {}
 
@@ -194,7 +211,18 @@ class Jobs:
     def find(self, owner: str, name: str) -> Job[Any] | None:
         """The job of that owner and name that was started last, running or over; None where there is none."""
         with self._lock:
-            return self._jobs.get((owner, name))
+            job = self._jobs.pop((owner, name), None)
+            if job is not None:
+                self._jobs[owner, name] = job  # now the one looked for last
+                self._forget_largest()
+            return job
+
+    def leave(self, owner: str) -> None:
+        """Has an owner's jobs forgotten who will not ask for them again, each when it is over.
+
+        May be called from a finalizer, whatever this thread is at: it waits for nothing.
+        """
+        self._leaving.append(owner)
 
     def forget(self, owner: str, name: str) -> None:
         """Cancels and forgets a job, if there is one."""
@@ -204,8 +232,27 @@ class Jobs:
             job.cancel()
 
     def _forget_old(self) -> None:
+        self._forget_those_of_who_left()
+        self._forget_largest()
         over = sorted((job.seconds_since_end, key) for key, job in self._jobs.items() if not job.running)
         surplus = len(self._jobs) - self._max_jobs + 1
         for number, (age, key) in enumerate(reversed(over)):
             if number < surplus or age > self._kept_seconds:
+                del self._jobs[key]
+
+    def _forget_those_of_who_left(self) -> None:
+        while self._leaving:
+            self._gone.add(self._leaving.popleft())
+        theirs = [key for key in self._jobs if key[0] in self._gone]
+        for key in theirs:
+            if not self._jobs[key].running:
+                del self._jobs[key]
+        self._gone.intersection_update(owner for owner, _ in self._jobs)
+
+    def _forget_largest(self) -> None:
+        """Forgets what was looked for longest ago until the results of the rest have room."""
+        room = self._max_result_bytes
+        for number, (key, job) in enumerate(reversed(list(self._jobs.items()))):
+            room -= job.result_bytes
+            if room < 0 and number and job.result_bytes:
                 del self._jobs[key]

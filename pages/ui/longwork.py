@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import secrets
+import weakref
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
 
@@ -26,6 +27,7 @@ R = TypeVar("R")
 SHARED: Final = "everybody"
 """Owner of jobs whose result is the same for all users."""
 _OWNER_KEY: Final = "owner"
+_PRESENCES_KEY: Final = "owner_presences"
 _TOKEN_KEY: Final = "owner_token"  # noqa: S105 - not a secret, only new each time
 _POLL_SECONDS: Final = 0.5
 
@@ -39,8 +41,17 @@ def jobs() -> Jobs:
 def owner() -> str:
     """A name for this user's jobs on the server that they work with, which nobody else has."""
     token = st.session_state.setdefault(_TOKEN_KEY, secrets.token_hex(8))
-    st.session_state[_OWNER_KEY] = f"{token} on {session.server_key()}"
-    return str(st.session_state[_OWNER_KEY])
+    name = f"{token} on {session.server_key()}"
+    st.session_state[_OWNER_KEY] = name
+    presences: dict[str, _Presence] = st.session_state.setdefault(_PRESENCES_KEY, {})
+    if name not in presences:
+        presences[name] = _Presence()
+        weakref.finalize(presences[name], jobs().leave, name)
+    return name
+
+
+class _Presence:
+    """There as long as a session is: what its jobs found is forgotten with it, and not an hour later."""
 
 
 def start(name: str, work: Callable[[Progress], R], *, shared: bool = False) -> Job[R]:

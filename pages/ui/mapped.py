@@ -23,6 +23,7 @@ from pages.ui.vector_health import Health
 MOST_FREQUENT: Final = ""  # no model's name is blank
 ALL_MODELS: Final = " "
 NEAR_A_TEXT: Final = 10
+_BYTES_BESIDE: Final = 1_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,12 @@ class Mapped:
     hover: list[str]
     at: float
     clusters: dict[int, npt.NDArray[np.int64]] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Its memory in bytes, about: matrices as they are, and of what else there is to each entry a guess."""
+        parts = {id(each): each for each in (*self.sample.groups, self.everything, self.vectors)}.values()
+        return sum(each.matrix.nbytes + _BYTES_BESIDE * len(each) for each in parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,11 @@ class Found:
     marks: npt.NDArray[np.uint64]
     at: float
 
+    @property
+    def nbytes(self) -> int:
+        """Its memory in bytes."""
+        return self.marks.nbytes
+
 
 def find(name: str, index: EntryIndex, entry_filter: EntryFilter, sort: str) -> npt.NDArray[np.uint32] | None:
     """The positions of the entries that match, sorted; None while they are still looked for, which it draws.
