@@ -10,8 +10,8 @@ from streamlit.runtime.pages_manager import PagesManager
 
 import pages.ui
 
-# What Streamlit itself loads when it first shows a table or a figure.
-_LIBRARIES: Final = ("pandas", "pyarrow", "plotly.graph_objects", "plotly.io")
+# What Streamlit itself loads when it first shows a table, a figure or a logo.
+_LIBRARIES: Final = ("pandas", "pyarrow", "plotly.graph_objects", "plotly.io", "PIL.Image")
 
 
 def load() -> None:
