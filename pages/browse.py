@@ -289,15 +289,10 @@ def _show_unreadable(name: str, key: str) -> None:
 
 # -------------------------------------------------------------------------------------------------- the page
 
-widgets.header("Browse", "The entries of the cache: find them, look into them, change or compare those you tick.")
-_follow_link()
-with widgets.errors_as_sentences():
-    view, bar = _choose()
-    widgets.require_server()
-widgets.show_notice()
 
-name = session.cache_name()
-with widgets.errors_as_sentences():
+def _show(name: str, view: View, bar: DeltaGenerator) -> None:
+    """The entries, and the one that is open."""
+    # In a function, for what a page's own names hold lives as long as the session: an index of a million entries each.
     table = st.container()
     index = indexes.look(name)  # how far that is stands below the table, which thus stays where it is
     with table:
@@ -311,5 +306,17 @@ with widgets.errors_as_sentences():
         _show_ages(name, index, view.entry_filter)
     if view.key:
         _show_entry(name, view.key)
+
+
+widgets.header("Browse", "The entries of the cache: find them, look into them, change or compare those you tick.")
+_follow_link()
+with widgets.errors_as_sentences():
+    view, bar = _choose()
+    widgets.require_server()
+widgets.show_notice()
+
+name = session.cache_name()
+with widgets.errors_as_sentences():
+    _show(name, view, bar)
 shown = replace(view, page=st.session_state.get(PAGE_KEY) or 1)
 links.write("browse", {links.CACHE: name, **browse_links.write(shown)}, name_cache=True)

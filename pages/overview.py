@@ -321,11 +321,10 @@ def _warn(info: ServerInfo) -> None:
 
 # -------------------------------------------------------------------------------------------------- the page
 
-title, age = st.columns([3, 2], gap="medium", vertical_alignment="bottom")
-with title:
-    widgets.header("Overview", "What is kept in the cache, whether its server is well, and what else is there.")
 
-with widgets.errors_as_sentences():
+def _show(age: DeltaGenerator) -> None:
+    """All below the title; `age` is the place for how old it is."""
+    # In a function, for what a page's own names hold lives as long as the session: an index of a million entries each.
     info = widgets.require_server().info
     name = session.cache_name()
     if info is not None:
@@ -357,3 +356,11 @@ with widgets.errors_as_sentences():
             _show_empty()
     with side:
         _show_caches()
+
+
+title, age = st.columns([3, 2], gap="medium", vertical_alignment="bottom")
+with title:
+    widgets.header("Overview", "What is kept in the cache, whether its server is well, and what else is there.")
+
+with widgets.errors_as_sentences():
+    _show(age)

@@ -431,21 +431,28 @@ def _show_nothing(sample: Sample, request: Request) -> None:
 
 # -------------------------------------------------------------------------------------------------- the page
 
+
+def _show(request: Request) -> None:
+    """The map that was asked for, or how far it is."""
+    # In a function, for what a page's own names hold lives as long as the session: a map each.
+    with widgets.errors_as_sentences():
+        widgets.require_server()
+        job = _start(request)
+    if not longwork.shown(job, "Drawing a sample"):
+        if job.state == "failed":
+            longwork.forget(MAP_JOB)  # the next run tries again
+        st.stop()
+    mapped = job.result
+    if isinstance(mapped, Sample):
+        _show_nothing(mapped, request)
+        st.stop()
+
+    with widgets.errors_as_sentences():
+        _show_map(mapped, request)
+    _show_health(mapped)
+
+
 widgets.header("Vector map", "A sample of the cache's vectors: what lies near what, and whether they are well.")
 request = _choose()
 
-with widgets.errors_as_sentences():
-    widgets.require_server()
-    job = _start(request)
-if not longwork.shown(job, "Drawing a sample"):
-    if job.state == "failed":
-        longwork.forget(MAP_JOB)  # the next run tries again
-    st.stop()
-mapped = job.result
-if isinstance(mapped, Sample):
-    _show_nothing(mapped, request)
-    st.stop()
-
-with widgets.errors_as_sentences():
-    _show_map(mapped, request)
-_show_health(mapped)
+_show(request)

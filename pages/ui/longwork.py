@@ -128,7 +128,7 @@ def _cancel_button(job: Job[Any], kind: Literal["secondary", "tertiary"], tip: s
         "Cancelling" if job.progress.cancelling else "Cancel",
         icon=":material/cancel:",
         type=kind,
-        on_click=job.cancel,
+        on_click=job.progress.cancel,  # the job's own would keep its result as long as the session
         disabled=job.progress.cancelling,
         help=tip,
         key=f"cancel_{id(job)}",

@@ -65,6 +65,7 @@ async def load_and_close(app: object) -> AsyncIterator[None]:  # noqa: ARG001 - 
     """
     from pages.ui import warmup  # its rooms want Streamlit's runtime, which is made after these routes
 
+    warmup.give_memory_back()
     await run_in_threadpool(warmup.load)
     tidying = asyncio.create_task(_tidy_copies())
     yield
