@@ -5,9 +5,9 @@
 Starts an embedded server in a folder of its own and fills it (a minute or two for a million entries), unless `--url`
 names one that is filled. Then opens each page of the navigation in Chromium, in new sessions, and prints when its first
 content was there, when its script had run to the end, the longest time that its browser did not react, what the
-dashboard's process computed until the first content, and its memory. The first lines are of a page of Streamlit's that
-holds nothing but a title, for what a browser and Streamlit themselves take on this machine, and of the first session of
-a dashboard that has just been started.
+dashboard's process computed until the first content, and its memory. "bare" is the first content of a page of
+Streamlit's that holds nothing but a title, opened in turn with the others: what a browser and Streamlit take by
+themselves, as busy as this machine was just then. The first lines are of dashboards that have just been started.
 
 With `--soak`, so many sessions one after the other have the entries looked at anew, a map drawn, texts looked through
 and a cleanup planned, and the memory after each is printed.
@@ -139,29 +139,31 @@ def computed_seconds(process: int) -> float:
 
 def measure(url: str, logs: Path, browser: Browser, rounds: int) -> None:
     """Prints the table of pages."""
-    print(f"{'page':22}{'first content':>15}{'settled':>10}{'frozen':>10}{'computed':>11}{'process':>12}")
-    bare = logs / "bare.py"
-    bare.write_text('import streamlit as st\n\nst.title("Nothing else")\n')
-    with dashboard(url, logs / "bare.log", bare) as address:
-        visit(browser, address, process_of(address))  # the first one of a process takes longer
-        print_row("Streamlit by itself", browser, address, rounds)
-    for number in range(rounds):
-        with dashboard(url, logs / f"first{number}.log") as address:
-            print_row(f"first session {number + 1}", browser, address, 1)
-    with dashboard(url, logs / "dashboard.log") as address:
-        for title, link in links(browser.new_page(), address):
-            print_row(title, browser, link, rounds, process_of(address))
+    print(f"{'page':16}{'first content':>15}{'bare':>10}{'settled':>10}{'frozen':>10}{'computed':>11}{'process':>12}")
+    script = logs / "bare.py"
+    script.write_text('import streamlit as st\n\nst.title("Nothing else")\n')
+    with dashboard(url, logs / "bare.log", script) as bare:
+        visit(browser, bare, process_of(bare))  # the first one of a process takes longer
+        for number in range(rounds):
+            with dashboard(url, logs / f"first{number}.log") as address:
+                print_row(f"first session {number + 1}", browser, address, bare, 1, process_of(address))
+        with dashboard(url, logs / "dashboard.log") as address:
+            for title, link in links(browser.new_page(), address):
+                print_row(title, browser, link, bare, rounds, process_of(address))
 
 
-def print_row(name: str, browser: Browser, address: str, rounds: int, process: int | None = None) -> None:
-    """Opens a page a few times, and prints the medians."""
-    process = process or process_of(address)
-    visits = [visit(browser, address, process) for _ in range(rounds)]
+def print_row(name: str, browser: Browser, address: str, bare: str, rounds: int, process: int) -> None:
+    """Opens a page and the bare one in turn, and prints the medians."""
+    visits, bare_visits = [], []
+    for _ in range(rounds):
+        bare_visits.append(visit(browser, bare, process))
+        visits.append(visit(browser, address, process))
     first, settled, frozen, computed = (
         statistics.median(getattr(each, column) for each in visits) for column in Visit.__slots__
     )
+    alone = statistics.median(each.first_content for each in bare_visits)
     print(
-        f"{name:22}{first:13.2f} s{settled:8.2f} s{frozen:8.2f} s{computed:9.2f} s"
+        f"{name:16}{first:13.2f} s{alone:8.2f} s{settled:8.2f} s{frozen:8.2f} s{computed:9.2f} s"
         f"{resident_megabytes(process):8.0f} MiB",
         flush=True,
     )
