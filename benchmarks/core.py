@@ -4,7 +4,7 @@ Ratios compare Python with waiting, so they depend on what waiting costs. On a q
 over a Unix socket takes about 115 microseconds, most of it waking the other process. With another program busy beside
 it, nobody sleeps deeply, a raw GET takes 25, and the same microseconds of ours weigh more. Compare runs of one state.
 
-    python benchmarks/core.py [--entries 1000] [--dimension 384] [--rounds 40]
+    python benchmarks/core.py [--quick] [--entries 1000] [--dimension 384] [--rounds 40]
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ import argparse
 import gc
 import os
 import platform
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import redis
+from side_by_side.rounds import sample_rounds, seconds_per_call
+from side_by_side.workload import MODEL, Workload
 
 from embedcache import EmbeddingsCache, inspector
 from embedcache.server import EmbeddedServer
 
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 SINGLES = 100
 """Single calls per round: one alone is too short to time."""
+QUICK_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,9 @@ class Cost:
     repeat: int = 1
 
 
-def measures(socket: Path, entries: int, dimension: int) -> tuple[list[Measure], list[Measure], list[Cost]]:
+def measures(socket: Path, work: Workload) -> tuple[list[Measure], list[Measure], list[Cost]]:
     """The batch measures, the single ones and what statistics cost, on a filled server."""
-    rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((entries, dimension)).astype(np.float32)
-    texts = [f"What does sentence number {i} of the benchmark say?" for i in range(entries)]
-    items = [
-        {"text": text, "model_name": MODEL, "embedding": vector} for text, vector in zip(texts, vectors, strict=True)
-    ]
+    texts, items = work.texts, work.items
     url = f"unix://{socket}"
     cache, ttl_cache = EmbeddingsCache("plain", redis_url=url), EmbeddingsCache("ttl", ttl=3600, redis_url=url)
     raw = redis.Redis(unix_socket_path=str(socket))
@@ -84,7 +80,7 @@ def measures(socket: Path, entries: int, dimension: int) -> tuple[list[Measure],
         Measure("mset, TTL", lambda: ttl_cache.mset(items), "raw MSET", 0.3),
         Measure("mexists", lambda: cache.mexists(texts, MODEL), "raw MGET"),
     ]
-    text, vector = texts[0], vectors[0]
+    text, vector = texts[0], work.vectors[0]
     single = [
         Measure("raw GET", lambda: raw.get(name), repeat=SINGLES),
         Measure("raw SET", lambda: raw.set(name, value), repeat=SINGLES),
@@ -123,7 +119,7 @@ def print_costs(costs: list[Cost], rounds: int) -> None:
     plain_seconds: dict[str, list[float]] = {cost.name: [] for cost in costs}
     for cost in costs * rounds:
         order = (cost.plain, cost.counting) if len(ratios[cost.name]) % 2 else (cost.counting, cost.plain)
-        seconds = {run: seconds_per_call(run, cost.repeat) for run in order}
+        seconds = {run: seconds_per_call(run, [()] * cost.repeat) for run in order}
         plain_seconds[cost.name].append(seconds[cost.plain])
         ratios[cost.name].append(seconds[cost.counting] / seconds[cost.plain])
     for cost in costs:
@@ -135,22 +131,10 @@ def print_costs(costs: list[Cost], rounds: int) -> None:
 
 def time_rounds(group: list[Measure], rounds: int) -> dict[str, float]:
     """Median seconds per call of each measure; every round runs all of them once, in an order of its own."""
-    shuffled = random.Random(0)  # noqa: S311  # an order, not a secret
-    samples: dict[str, list[float]] = {measure.name: [] for measure in group}
     for measure in group:
         measure.run()
-    for _ in range(rounds):
-        for measure in shuffled.sample(group, len(group)):
-            samples[measure.name].append(seconds_per_call(measure.run, measure.repeat))
-    return {name: statistics.median(times) for name, times in samples.items()}
-
-
-def seconds_per_call(run: Callable[[], object], repeat: int) -> float:
-    """Mean seconds of `repeat` calls in a row."""
-    start = time.perf_counter()
-    for _ in range(repeat):
-        run()
-    return (time.perf_counter() - start) / repeat
+    samplers = {each.name: partial(seconds_per_call, each.run, [()] * each.repeat) for each in group}
+    return {name: statistics.median(times) for name, times in sample_rounds(samplers, range(rounds)).items()}
 
 
 def print_group(group: list[Measure], seconds: dict[str, float], entries: int) -> None:
@@ -200,19 +184,22 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=1_000)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds; their ratios mean little")
     options = parser.parse_args()
+    rounds = QUICK_ROUNDS if options.quick else options.rounds
     with tempfile.TemporaryDirectory(prefix="embedcache-bench-") as folder:
         server = EmbeddedServer.attach(Path(folder))
         try:
-            batch, single, costs = measures(server.socket_path, options.entries, options.dimension)
+            work = Workload(options.entries, options.dimension)
+            batch, single, costs = measures(server.socket_path, work)
             print(
                 f"Python {platform.python_version()}, redis-py {redis.__version__}, numpy {np.__version__};"
-                f" {options.dimension} dimensions, {options.entries:,} entries, medians of {options.rounds} rounds\n"
+                f" {options.dimension} dimensions, {options.entries:,} entries, medians of {rounds} rounds\n"
             )
             gc.freeze()
-            print_group(batch, time_rounds(batch, options.rounds), options.entries)
-            print_group(single, time_rounds(single, options.rounds), 1)
-            print_costs(costs, 4 * options.rounds)
+            print_group(batch, time_rounds(batch, rounds), options.entries)
+            print_group(single, time_rounds(single, rounds), 1)
+            print_costs(costs, 4 * rounds)
             print_memory(server.socket_path, options.dimension)
             print(f"import embedcache      {import_seconds():8.3f} s      (bound: 0.150)")
         finally:

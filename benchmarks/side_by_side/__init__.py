@@ -1,0 +1,1 @@
+"""What the benchmarks of this folder share: rounds, the work, who does it, the goals, and how results are shown."""
