@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 ADDRESS ?= 127.0.0.1
 PORT ?= 8501
 
-.PHONY: help run test lint format bench bench-dashboard screenshots browser clean
+.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard screenshots browser clean
 
 help:
 	@echo "make run    the dashboard on http://$(ADDRESS):$(PORT), with the embedded server;"
@@ -15,7 +15,9 @@ help:
 	@echo "make test   all tests, on real servers and in a real browser"
 	@echo "make lint   ruff, mypy --strict, import contracts"
 	@echo "make format ruff's formatting and safe fixes"
-	@echo "make bench  the cache beside raw redis-py, and vectorizers beside their model, medians and ratios"
+	@echo "make bench  the cache beside raw redis-py, vectorizers beside their model, then the cache beside RedisVL's"
+	@echo "            and LangChain's; make bench-core, bench-vectorizers and bench-peers take one each"
+	@echo "make bench-precision  what float16 and int8 lose, on 10,000 sentences"
 	@echo "make bench-dashboard  the pages in a browser, on a cache of a million entries"
 	@echo "make screenshots      the pictures in README and docs, taken anew"
 
@@ -35,9 +37,19 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.run
+bench: bench-core bench-vectorizers bench-peers
+
+bench-core: $(VENV)/.run
 	$(BIN)/python benchmarks/core.py $(ARGS)
+
+bench-vectorizers: $(VENV)/.run
 	$(BIN)/python benchmarks/vectorizers.py
+
+bench-peers: $(VENV)/.bench
+	$(BIN)/python benchmarks/compare.py $(ARGS)
+
+bench-precision: $(VENV)/.run
+	$(BIN)/python benchmarks/precision.py $(ARGS)
 
 bench-dashboard: browser
 	$(BIN)/python benchmarks/dashboard.py $(ARGS)
@@ -66,4 +78,9 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.run
 	@echo "Installing what the tests need ..."
 	@$(PIP) --editable ".[server,hf,dashboard,auth,dev]"
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml constraints.txt $(VENV)/.run
+	@echo "Installing what the cache is compared with ..."
+	@$(PIP) --editable ".[server,hf,dashboard,bench]"
 	@touch $@

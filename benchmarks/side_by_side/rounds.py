@@ -17,7 +17,7 @@ from contextlib import contextmanager
 Sampler = Callable[[], float]
 """Takes one sample: seconds per call."""
 Clock = Callable[[], float]
-"""`time.perf_counter`, or `time.process_time`: what other programs do changes that less, but the server is not in it."""
+"""`time.perf_counter`, or `time.process_time`: other programs change that less, but it leaves the server out."""
 Arguments = Sequence[tuple[object, ...]]
 """One tuple for each call."""
 
