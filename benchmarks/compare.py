@@ -1,7 +1,7 @@
 """The cache beside RedisVL's, LangChain's and raw redis-py: shuffled rounds on one private server, medians and ratios.
 
-    python benchmarks/compare.py [--quick] [--entries 1000] [--seconds 210] [--clock wall|cpu]
-                                 [--json FILE] [--picture FILE] [--from FILE]
+    python benchmarks/compare.py [--quick] [--dimensions 384 1536] [--entries 1000] [--seconds 210]
+                                 [--clock wall|cpu] [--json FILE] [--picture FILE] [--from FILE]
 
 Prints Markdown tables, writes every sample and the environment to a JSON file, and draws the main figures: an HTML
 page, or a PNG, which takes a browser (`make browser`). `--from` shows an earlier run's file again, without measuring.
@@ -14,7 +14,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,17 +48,17 @@ def private_server() -> Iterator[Path]:
             server.detach()
 
 
-def run(entries: int, seconds: float, clock: str) -> Results:
+def run(dimensions: Sequence[int], entries: int, seconds: float, clock: str) -> Results:
     """Measures everything; larger vectors get more of the time, since their rounds take longer."""
     before = environment.busy()
     timings, memory = [], []
     with private_server() as socket:
         setting = Setting(socket, CLOCKS[clock], tell)
-        for dimension in DIMENSIONS:
+        for dimension in dimensions:
             work = Workload(entries, dimension)
             memory += measure_memory(socket, work)
             for style in (SYNC, ASYNC):
-                timings += measure(setting, style, work, seconds * dimension / sum(DIMENSIONS) / 2)
+                timings += measure(setting, style, work, seconds * dimension / sum(dimensions) / 2)
         with redis.Redis(unix_socket_path=str(socket)) as client:
             described = environment.describe(client)
     load_average = {"before": before, "after": environment.busy()}
@@ -75,6 +75,7 @@ def parsed() -> argparse.Namespace:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; its ratios mean little")
+    parser.add_argument("--dimensions", type=int, nargs="+", default=DIMENSIONS)
     parser.add_argument("--entries", type=int, default=1_000, help="entries in a batch, and calls awaited together")
     parser.add_argument("--seconds", type=float, default=210.0, help="for how long samples are taken, about")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
@@ -99,7 +100,7 @@ def main() -> None:
             sys.exit(f"{', '.join(missing)} not installed: run make bench, or pip install --editable '.[server,bench]'")
         if not HIREDIS_AVAILABLE:
             sys.exit("hiredis is not installed, and redis-py is slow without it: run pip install 'redis[hiredis]'")
-        results = run(options.entries, options.seconds, options.clock)
+        results = run(options.dimensions, options.entries, options.seconds, options.clock)
         save(results, options.json)
         print(f"every sample is in {options.json}\n")
     print(every_table(results))

@@ -33,6 +33,9 @@ ASYNC_CONNECTIONS = 50
 """redis-py's own async pool raises for the 101st call at once; this one lets callers wait. With 50 connections, 1,000
 calls together are fastest for RedisVL: a tenth faster than with 4, a quarter faster than with 100."""
 
+PATIENCE = {"socket_timeout": 120.0}
+"""For everybody: on a busy machine, the 34 MB of a batch may take longer than the 5 s that clients wait by default."""
+
 Calls = Mapping[str, Callable[..., Any]]
 Closer = Callable[[], Awaitable[object]]
 
@@ -73,12 +76,17 @@ def _is_installed(package: str) -> bool:
     return True
 
 
+def _client(socket: Path) -> redis.Redis:
+    return redis.Redis(unix_socket_path=str(socket), **PATIENCE)
+
+
 def _async_client(socket: Path) -> redis.asyncio.Redis:
     pool = redis.asyncio.BlockingConnectionPool(
         max_connections=ASYNC_CONNECTIONS,
         timeout=None,
         connection_class=redis.asyncio.UnixDomainSocketConnection,
         path=str(socket),
+        **PATIENCE,
     )
     return redis.asyncio.Redis.from_pool(pool)
 
@@ -91,7 +99,8 @@ def open_ours(
     socket: Path, name: str, work: Workload, ttl: int | None, dtype: str = "float32", *, stats: bool = True
 ) -> Iterator[Contender]:
     """This package, as it comes."""
-    cache = EmbeddingsCache(name, ttl, redis_url=f"unix://{socket}", dtype=dtype, stats=stats)
+    url = f"unix://{socket}"
+    cache = EmbeddingsCache(name, ttl, redis_url=url, connection_kwargs=PATIENCE, dtype=dtype, stats=stats)
     with cache:
         yield Contender(
             OURS,
@@ -129,7 +138,7 @@ def open_redisvl(socket: Path, name: str, work: Workload, ttl: int | None) -> It
     """RedisVL's `EmbeddingsCache`, with clients of our making, since its URLs name no Unix sockets."""
     from redisvl.extensions.cache.embeddings import EmbeddingsCache as RedisVLCache  # an extra; the rest goes without
 
-    client, async_client = redis.Redis(unix_socket_path=str(socket)), _async_client(socket)
+    client, async_client = _client(socket), _async_client(socket)
     cache = RedisVLCache(name, ttl, redis_client=client, async_redis_client=async_client)
     with client:
         yield Contender(
@@ -190,7 +199,7 @@ def open_langchain(socket: Path, name: str, work: Workload, ttl: int | None) -> 
     from langchain_classic.embeddings import CacheBackedEmbeddings  # an extra; the rest goes without
     from langchain_community.storage import RedisStore
 
-    client = redis.Redis(unix_socket_path=str(socket))
+    client = _client(socket)
     embedder = CacheBackedEmbeddings.from_bytes_store(
         NoModel(),
         RedisStore(client=client, ttl=ttl, namespace=name),
@@ -236,7 +245,7 @@ def open_raw(socket: Path, name: str, work: Workload, ttl: int | None) -> Iterat
     """redis-py moving the bytes of our values under keys that are made beforehand: what no cache can beat by much."""
     with EmbeddingsCache(f"{name}-values", redis_url=f"unix://{socket}", stats=False) as cache:
         keys = cache.mset(work.items)
-        client, async_client = redis.Redis(unix_socket_path=str(socket)), _async_client(socket)
+        client, async_client = _client(socket), _async_client(socket)
         values = {key.replace("-values:", ":"): value for key, value in zip(keys, client.mget(keys), strict=True)}
         cache.mdrop(work.texts, MODEL)
     with client:

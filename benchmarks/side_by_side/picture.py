@@ -17,7 +17,6 @@ from .goals import times
 from .results import ASYNC, SYNC, TOGETHER, Case, Results
 
 WIDTH, HEIGHT = 1_200, 620
-DIMENSION = 384
 TESTS = Path(__file__).parents[2] / "tests"
 INK, FAINT = "#30363d", "#c9d1d9"
 
@@ -50,10 +49,9 @@ class Row(NamedTuple):
     operation: str
     ttl: bool = False
 
-    @property
-    def case(self) -> Case:
-        """What it shows."""
-        return Case(DIMENSION, self.style, self.operation, self.ttl)
+    def case(self, results: Results) -> Case:
+        """What it shows, at the smallest dimension that was measured."""
+        return Case(results.dimensions[0], self.style, self.operation, self.ttl)
 
 
 ROWS = (
@@ -84,7 +82,7 @@ def figure(results: Results) -> go.Figure:
         showlegend=True,
         legend={"orientation": "h", "xref": "container", "yref": "container", "x": 0.01, "y": 0.9, "yanchor": "top"},
         title={
-            "text": f"<b>{DIMENSION} dimensions, batches of {entries:,} entries, one server</b>",
+            "text": f"<b>{results.dimensions[0]:,} dimensions, batches of {entries:,} entries, one server</b>",
             "x": 0.01,
             "y": 0.97,
             "font": {"size": 20},
@@ -110,7 +108,7 @@ def _draw_speeds(drawn: go.Figure, results: Results) -> None:
             row=1,
             col=1,
         )
-    speeds = [timing.median for timing in results.timings if timing.case.dimension == DIMENSION]
+    speeds = [timing.median for timing in results.timings if timing.case.dimension == results.dimensions[0]]
     limits = [math.log10(1 / max(speeds)) - 0.2, math.log10(1 / min(speeds)) + 0.9]
     powers = range(2, 8)
     drawn.update_xaxes(
@@ -128,7 +126,7 @@ def _draw_speeds(drawn: go.Figure, results: Results) -> None:
 
 def _join(drawn: go.Figure, results: Results, row: Row) -> None:
     """A line from RedisVL's point to ours, and how many times as fast ours is."""
-    ratio = results.times_as_fast(row.case, OURS, REDISVL)
+    ratio = results.times_as_fast(row.case(results), OURS, REDISVL)
     ours, theirs = _speed(results, row, OURS), _speed(results, row, REDISVL)
     if ratio is None or ours is None:
         return
@@ -147,12 +145,12 @@ def _join(drawn: go.Figure, results: Results, row: Row) -> None:
 
 
 def _speed(results: Results, row: Row, contender: str) -> float | None:
-    timing = results.rival(row.case, contender)
+    timing = results.rival(row.case(results), contender)
     return None if timing is None else 1 / timing.median
 
 
 def _draw_memory(drawn: go.Figure, results: Results) -> None:
-    entries = [each for each in results.memory if each.dimension == DIMENSION]
+    entries = [each for each in results.memory if each.dimension == results.dimensions[0]]
     names = [f"{each.contender}<br>{each.dtype}" for each in entries]
     drawn.add_bar(
         x=[each.bytes_per_entry for each in entries],
