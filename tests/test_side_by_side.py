@@ -178,6 +178,14 @@ def test_each_goal_is_judged_by_what_was_measured() -> None:
     }
 
 
+def test_processor_time_does_not_judge_what_is_mostly_waiting() -> None:
+    by_processor = dataclasses.replace(RUN, environment={**ENVIRONMENT, "clock": "cpu"})
+    judged = [each.what for each in verdicts(by_processor)]
+    assert "`mget`, 384 dimensions, times as fast as RedisVL" in judged
+    assert not any(RAW in what for what in judged)
+    assert "goal 0.9" not in tables.every_table(by_processor)
+
+
 def test_the_report_says_where_it_ran_and_what_it_found() -> None:
     report = tables.every_table(RUN)
     assert "Some processor, 2 cores, Linux; Python 3.11.7, valkey 9.1; redisvl 0.28.0." in report

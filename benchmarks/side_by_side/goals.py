@@ -19,6 +19,10 @@ class SpeedGoal:
     against: str
     least: float
 
+    def applies(self, results: Results) -> bool:
+        """Whether this run can judge it: processor time leaves out the waiting that makes up most of a raw call."""
+        return self.against != RAW or results.environment["clock"] == "wall"
+
     def case(self, dimension: int) -> Case:
         """What it is about, at this dimension."""
         return Case(dimension, self.style, self.operation, self.ttl)
@@ -62,7 +66,7 @@ class Verdict:
 
 
 def verdicts(results: Results) -> list[Verdict]:
-    """All goals that this run measured something for, at each of its dimensions."""
+    """All goals that this run can judge, at each of its dimensions."""
     return [
         each
         for dimension in results.dimensions
@@ -70,16 +74,17 @@ def verdicts(results: Results) -> list[Verdict]:
     ]
 
 
-def speed_goal(case: Case, against: str) -> SpeedGoal | None:
-    """The goal for this case, if there is one."""
-    return next((goal for goal in SPEED_GOALS if goal.case(case.dimension) == case and goal.against == against), None)
+def speed_goal(results: Results, case: Case, against: str) -> SpeedGoal | None:
+    """The goal for this case that this run can judge, if there is one."""
+    fitting = (goal for goal in SPEED_GOALS if goal.case(case.dimension) == case and goal.against == against)
+    return next((goal for goal in fitting if goal.applies(results)), None)
 
 
 def _speed_verdicts(results: Results, dimension: int) -> list[Verdict]:
     found = []
     for goal in SPEED_GOALS:
         ratio = results.times_as_fast(goal.case(dimension), OURS, goal.against)
-        if ratio is not None:
+        if ratio is not None and goal.applies(results):
             ttl = ", TTL" if goal.ttl else ""
             what = f"`{goal.operation}`{ttl}, {dimension:,} dimensions, times as fast as {goal.against}"
             found.append(Verdict(what, f"≥ {goal.least:g}", times(ratio), ratio >= goal.least))

@@ -78,7 +78,7 @@ def _ratio(results: Results, case: Case, against: str) -> str:
     ratio = results.times_as_fast(case, OURS, against)
     if ratio is None:
         return NOTHING
-    goal = speed_goal(case, against)
+    goal = speed_goal(results, case, against)
     return times(ratio) if goal is None else f"{times(ratio)} (goal {goal.least:g})"
 
 
