@@ -17,6 +17,10 @@ from .goals import times
 from .results import ASYNC, SYNC, TOGETHER, Case, Results
 
 WIDTH, HEIGHT = 1_200, 620
+UNITS = {
+    "wall": "entries per second, logarithmic",
+    "cpu": "entries per second of the client's processor time, logarithmic",
+}
 TESTS = Path(__file__).parents[2] / "tests"
 INK, FAINT = "#30363d", "#c9d1d9"
 
@@ -78,7 +82,7 @@ def figure(results: Results) -> go.Figure:
         height=HEIGHT,
         paper_bgcolor="white",
         font={"family": "Source Sans, Segoe UI, Helvetica, Arial, sans-serif", "size": 16, "color": INK},
-        margin={"l": 16, "r": 40, "t": 112, "b": 28},
+        margin={"l": 16, "r": 40, "t": 112, "b": 68},
         showlegend=True,
         legend={"orientation": "h", "xref": "container", "yref": "container", "x": 0.01, "y": 0.9, "yanchor": "top"},
         title={
@@ -108,12 +112,12 @@ def _draw_speeds(drawn: go.Figure, results: Results) -> None:
             row=1,
             col=1,
         )
-    speeds = [timing.median for timing in results.timings if timing.case.dimension == results.dimensions[0]]
-    limits = [math.log10(1 / max(speeds)) - 0.2, math.log10(1 / min(speeds)) + 0.9]
+    speeds = [speed for row in ROWS for name in LOOKS if (speed := _speed(results, row, name)) is not None]
+    limits = [math.log10(min(speeds)) - 0.2, math.log10(max(speeds)) + 0.8]  # room for the figures at the right
     powers = range(2, 8)
     drawn.update_xaxes(
         type="log",
-        title="entries per second, logarithmic",
+        title=UNITS[results.environment["clock"]],
         tickvals=[10**power for power in powers],
         ticktext=["100", "1,000", "10,000", "100,000", "1 million", "10 million"],
         range=limits,
