@@ -1,6 +1,6 @@
 """The cache beside RedisVL's, LangChain's and raw redis-py: shuffled rounds on one private server, medians and ratios.
 
-    python benchmarks/compare.py [--quick] [--dimensions 384 1536] [--entries 1000] [--seconds 210]
+    python benchmarks/compare.py [--quick] [--dimensions 384 1536] [--entries 1000] [--seconds 150]
                                  [--clock wall|cpu] [--json FILE] [--picture FILE] [--from FILE]
 
 Prints Markdown tables, writes every sample and the environment to a JSON file, and draws the main figures: an HTML
@@ -77,7 +77,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; its ratios mean little")
     parser.add_argument("--dimensions", type=int, nargs="+", default=DIMENSIONS)
     parser.add_argument("--entries", type=int, default=1_000, help="entries in a batch, and calls awaited together")
-    parser.add_argument("--seconds", type=float, default=210.0, help="for how long samples are taken, about")
+    parser.add_argument(
+        "--seconds", type=float, default=150.0, help="for how long samples are taken; preparing adds a minute"
+    )
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--json", type=Path, default=RESULTS / "compare.json")
     parser.add_argument("--picture", type=Path, default=RESULTS / "compare.html", help="ends in .html or .png")

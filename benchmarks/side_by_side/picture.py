@@ -76,13 +76,14 @@ def figure(results: Results) -> go.Figure:
     _draw_speeds(drawn, results)
     _draw_memory(drawn, results)
     entries = results.environment["entries"]
+    drawn.update_xaxes(title_standoff=14)  # else the margin that is left over comes between
     drawn.update_layout(
         template=TEMPLATE,
         width=WIDTH,
         height=HEIGHT,
         paper_bgcolor="white",
         font={"family": "Source Sans, Segoe UI, Helvetica, Arial, sans-serif", "size": 16, "color": INK},
-        margin={"l": 16, "r": 40, "t": 112, "b": 68},
+        margin={"l": 16, "r": 40, "t": 112, "b": 24},
         showlegend=True,
         legend={"orientation": "h", "xref": "container", "yref": "container", "x": 0.01, "y": 0.9, "yanchor": "top"},
         title={
