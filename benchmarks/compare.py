@@ -1,6 +1,6 @@
 """The cache beside RedisVL's, LangChain's and raw redis-py: shuffled rounds on one private server, medians and ratios.
 
-    python benchmarks/compare.py [--quick] [--dimensions 384 1536] [--entries 1000] [--seconds 150]
+    python benchmarks/compare.py [--quick] [--dimensions 384 1536] [--entries 1000] [--seconds 120]
                                  [--clock wall|cpu] [--json FILE] [--picture FILE] [--from FILE]
 
 Prints Markdown tables, writes every sample and the environment to a JSON file, and draws the main figures: an HTML
@@ -78,7 +78,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--dimensions", type=int, nargs="+", default=DIMENSIONS)
     parser.add_argument("--entries", type=int, default=1_000, help="entries in a batch, and calls awaited together")
     parser.add_argument(
-        "--seconds", type=float, default=150.0, help="for how long samples are taken; preparing adds a minute"
+        "--seconds", type=float, default=120.0, help="for how long samples are taken; preparing adds a minute"
     )
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--json", type=Path, default=RESULTS / "compare.json")
