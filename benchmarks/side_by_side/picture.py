@@ -114,7 +114,7 @@ def _draw_speeds(drawn: go.Figure, results: Results) -> None:
             col=1,
         )
     speeds = [speed for row in ROWS for name in LOOKS if (speed := _speed(results, row, name)) is not None]
-    limits = [math.log10(min(speeds)) - 0.2, math.log10(max(speeds)) + 0.8]  # room for the figures at the right
+    limits = [math.log10(min(speeds)) - 0.2, math.log10(max(speeds)) + 1.0]  # room for the figures at the right
     powers = range(2, 8)
     drawn.update_xaxes(
         type="log",
