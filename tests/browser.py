@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Playwright
 from playwright.sync_api import Error as PlaywrightError
+from playwright.sync_api import expect
 
 ROOT = Path(__file__).parent.parent
-START_SECONDS = 30
+START_SECONDS = 60
+PATIENCE_MILLISECONDS = 30_000  # until a page shows what is expected; Playwright's own 5 s are short on a busy machine
 STOP_SECONDS = 10
 
 # The first because containers run as root, the others so that the browser speaks to nobody but the dashboard.
@@ -41,6 +43,7 @@ def find_chromium() -> str | None:
 
 def launch(playwright: Playwright) -> Browser:
     """A browser; where none can be launched, the test is skipped."""
+    expect.set_options(timeout=PATIENCE_MILLISECONDS)
     path = find_chromium()
     try:
         return playwright.chromium.launch(executable_path=path, args=FLAGS)

@@ -28,12 +28,11 @@ NAME = "embedcache"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=SLOW)
     with sync_playwright() as playwright:
         launched = launch(playwright)
+        expect.set_options(timeout=SLOW)
         yield launched
         launched.close()
-    expect.set_options(timeout=None)
 
 
 @pytest.fixture(scope="module")

@@ -186,7 +186,7 @@ def test_a_ttl_that_cannot_be_one(ttl: Any) -> None:
             refused()
 
 
-@pytest.mark.parametrize("ttl", [NEVER, np.bool_(True), float("nan"), object()])
+@pytest.mark.parametrize("ttl", [NEVER, np.bool_(True), float("nan"), pytest.param(object(), id="object")])
 def test_a_default_ttl_is_a_number_or_none(ttl: Any) -> None:
     with pytest.raises(InvalidTTLError, match="whole number of seconds"):
         EmbeddingsCache(ttl=ttl)

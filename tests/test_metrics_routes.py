@@ -148,7 +148,7 @@ async def test_copies_kept_long_enough_go_though_nobody_looks(monkeypatch: pytes
     for path, age in ((old, exports.KEPT_SECONDS + 60), (fresh, 0)):
         path.touch()
         os.utime(path, (0, time.time() - age))
-    async with serving.close_at_end(None):
+    async with serving.load_and_close(None):
         for _ in range(2_000):
             if not old.exists():
                 break
