@@ -200,7 +200,7 @@ class EmbeddingsCache(NearbyCache):
         near = self._near
         if near is not None and (entry := self._get_near(near, text, model_name)) is not None:
             return entry
-        return await self._awatch("get", model_name, self._aget(text, model_name))
+        return await self._awatch("get", model_name, self._aget, text, model_name)
 
     def exists(self, text: Text, model_name: str) -> bool:
         """Whether this text is cached under this model. No vector is moved, no TTL restarted.

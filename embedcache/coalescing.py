@@ -18,7 +18,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from embedcache.entry import Text
 from embedcache.keyspace import encode_model_name, encode_text
@@ -37,19 +37,23 @@ _LONGEST_WAIT_SECONDS: Final = 1.0
 # ------------------------------------------------------------------------------------------------ tasks
 
 
-@dataclass(slots=True)
 class _Turn(Generic[R]):
     """What one event loop has under way.
 
     Attributes:
-        lone: Calls that went alone and have not returned.
+        loop: The loop, as long as it is there.
+        lone: Whether a call that went alone has not returned.
         waiting: By model, the texts gathered in this turn of the loop, and who waits for them.
         batches: Those on their way; the loop itself keeps tasks only weakly.
     """
 
-    lone: int = 0
-    waiting: dict[str, list[tuple[Text, asyncio.Future[R]]]] = field(default_factory=dict)
-    batches: set[asyncio.Task[None]] = field(default_factory=set)
+    __slots__ = ("__weakref__", "batches", "lone", "loop", "waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = ref(loop)
+        self.lone = False
+        self.waiting: dict[str, list[tuple[Text, asyncio.Future[R]]]] = {}
+        self.batches: set[asyncio.Task[None]] = set()
 
 
 class TaskCoalescer(Generic[R]):
@@ -57,34 +61,42 @@ class TaskCoalescer(Generic[R]):
 
     def __init__(self) -> None:
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn[R]] = WeakKeyDictionary()
+        self._latest: _Turn[R] | None = None  # of the loop that asked last, which mostly is the one that asks next
 
-    async def load(
+    def load(
         self, text: Text, model_name: str, load_one: Callable[[Text, str], Awaitable[R]], load_many: ALoadMany[R]
-    ) -> R:
-        """What `load_one` returns for the text, by `load_many` where others ask at the same time.
+    ) -> Awaitable[R]:
+        """To be awaited for what `load_one` returns, by `load_many` where others ask at the same time.
 
         A caller that is cancelled leaves the others of its batch alone; an error of the batch reaches them all.
 
         Raises:
             InvalidInputError: The text or model name cannot be used. Nobody else learns of it.
         """
-        encode_text(text)
-        encode_model_name(model_name)
         loop = asyncio.get_running_loop()
-        turn = self._turns.get(loop)
-        if turn is None:
-            turn = self._turns.setdefault(loop, _Turn())
+        turn = self._latest
+        if turn is None or turn.loop() is not loop:
+            turn = self._latest = self._turns.get(loop) or self._turns.setdefault(loop, _Turn(loop))
         if not turn.lone:
-            turn.lone = 1
-            try:
-                return await load_one(text, model_name)
-            finally:
-                turn.lone = 0
-        if not turn.waiting:
-            loop.call_soon(_depart, loop, turn, load_many)
+            turn.lone = True
+            return _alone(turn, load_one(text, model_name))
+        encode_text(text)
+        asked = turn.waiting.get(model_name) if isinstance(model_name, str) else None
+        if asked is None:
+            encode_model_name(model_name)
+            if not turn.waiting:
+                loop.call_soon(_depart, loop, turn, load_many)
+            asked = turn.waiting[model_name] = []
         future: asyncio.Future[R] = loop.create_future()
-        turn.waiting.setdefault(model_name, []).append((text, future))
-        return await future
+        asked.append((text, future))
+        return future
+
+
+async def _alone(turn: _Turn[R], call: Awaitable[R]) -> R:
+    try:
+        return await call
+    finally:
+        turn.lone = False
 
 
 def _depart(loop: asyncio.AbstractEventLoop, turn: _Turn[R], load_many: ALoadMany[R]) -> None:

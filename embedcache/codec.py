@@ -299,10 +299,10 @@ def decode(value: bytes | None, key: str, tag: bytes, text: Text, model_name: st
     if value is None or len(value) <= HEADER_BYTES:
         return None
     magic, ttl, expected, offset, packing = _START.unpack_from(value)
-    if (
+    if (  # as `checksum`, whose call would be a twentieth of all this
         magic != MAGIC
         or not value.startswith(tag, TAG_OFFSET)
-        or checksum(memoryview(value)[_CHECKED_FROM:]) != expected
+        or xxh3_64_intdigest(memoryview(value)[_CHECKED_FROM:]) & _CHECKSUM_BITS != expected
     ):
         return None
     start = TAG_OFFSET + len(tag)
@@ -363,6 +363,9 @@ _FLOAT: Final = struct.Struct(">d")
 
 def _decode_vector(value: bytes, offset: int, code: int) -> FloatArray | None:
     """The vector as float32 or float64, a read-only view of the value where no conversion is needed."""
+    if code == _FLOAT32.code:  # nearly always, and then the rest is known
+        size = len(value) - offset
+        return np.frombuffer(value, _FLOAT32.item, size >> 2, offset) if size > 0 and not size & 3 else None
     dtype = _BY_CODE.get(code)
     if dtype is None:
         return None
@@ -419,31 +422,29 @@ def _float32_rows(values: Sequence[bytes | None], tags: Sequence[bytes], dimensi
     absent = np.full(size // _FLOAT32.item.itemsize, np.nan, _FLOAT32.item).tobytes()
     rows: list[Buffer] = []
     misses: list[int] = []
-    any_ttl = False
+    ttls = 0
     float32 = _FLOAT32.code
-    for index, (value, tag) in enumerate(zip(values, tags, strict=True)):
+    for value, tag in zip(values, tags, strict=True):
         if value is not None and len(value) > HEADER_BYTES:
             magic, ttl, expected, offset, packing = _START.unpack_from(value)
-            view = memoryview(value)
             # As `checksum`, whose call would be a tenth of all this.
             if (
                 magic == MAGIC
                 and value.startswith(tag, TAG_OFFSET)
-                and xxh3_64_intdigest(view[_CHECKED_FROM:]) & _CHECKSUM_BITS == expected
+                and xxh3_64_intdigest((view := memoryview(value))[_CHECKED_FROM:]) & _CHECKSUM_BITS == expected
             ):
-                row = view[offset:]
-                if packing & _DTYPE_BITS != float32 or len(row) != size:
+                if packing & _DTYPE_BITS != float32 or len(value) - offset != size:
                     return None
-                rows.append(row)
-                any_ttl = any_ttl or ttl > 0
+                rows.append(view[offset:])
+                ttls |= ttl
                 continue
-        misses.append(index)
+        misses.append(len(rows))
         rows.append(absent)
     # One join of all the rows costs half of copying each into its place. Of a bytearray, the matrix can be written to.
     matrix: FloatArray = np.frombuffer(bytearray().join(rows), _FLOAT32.item).reshape(len(values), -1)
     mask = np.ones(len(values), dtype=np.bool_)
     mask[misses] = False
-    return Rows(matrix, mask, any_ttl)
+    return Rows(matrix, mask, ttls > 0)
 
 
 def _payload_bytes(values: Sequence[bytes | None], tags: Sequence[bytes]) -> int:

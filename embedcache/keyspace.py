@@ -73,7 +73,8 @@ class Keyspace:
 
     def keys(self, identities: Sequence[bytes]) -> list[str]:
         """The key of each identity, in order."""
-        return [self.key(identity) for identity in identities]
+        prefix = f"{self.name}:"  # as `key`, whose calls would be a sixth of all this
+        return [prefix + sha256(identity).hexdigest() for identity in identities]
 
     def key_of_bytes(self, text: bytes, model: bytes) -> str:
         """The key of a text that is bytes, under a model name in UTF-8."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,8 +75,8 @@ class NearbyCache(WatchedCache):
     def _get_together(self, texts: list[Text], model_name: str) -> list[CacheEntry | None]:
         return self.connection.drive(self._mget(texts, model_name))
 
-    async def _aget(self, text: Text, model_name: str) -> CacheEntry | None:
-        return await self._tasks.load(text, model_name, self._aget_alone, self._aget_together)
+    def _aget(self, text: Text, model_name: str) -> Awaitable[CacheEntry | None]:
+        return self._tasks.load(text, model_name, self._aget_alone, self._aget_together)
 
     async def _aget_alone(self, text: Text, model_name: str) -> CacheEntry | None:
         return await self.connection.adrive(self._get_one(text, model_name))

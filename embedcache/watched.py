@@ -106,22 +106,24 @@ class WatchedCache:
 
     async def _adrive(self, operation: Operation[R], model_name: str | None = None, *, writes: bool = False) -> R:
         if not writes:
-            return await self._awatch(_name(operation), model_name, self.connection.adrive(operation))
+            return await self._awatch(_name(operation), model_name, self.connection.adrive, operation)
         self._check_writable()
         operation = dropping(self._space.name, operation)
         try:
-            return await self._awatch(_name(operation), model_name, self.connection.adrive(operation))
+            return await self._awatch(_name(operation), model_name, self.connection.adrive, operation)
         finally:
             operation.close()
 
-    async def _awatch(self, name: str, model_name: str | None, call: Awaitable[R]) -> R:
+    async def _awatch(
+        self, name: str, model_name: str | None, call: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
         """Async twin of `_watch`."""
         observer = self.observer
         try:
             if observer is None:
-                return await call
+                return await call(*args, **kwargs)
             with observer(name, model_name) as done:
-                result = await call
+                result = await call(*args, **kwargs)
                 done(result)
                 return result
         except (CacheUnavailableError, ServerReplyError):
