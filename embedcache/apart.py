@@ -38,7 +38,7 @@ MANY_TO_COUNT: Final = 300_000
 _HEAD_START_SECONDS: Final = 0.7
 """Waited before a walk begins. The browser that asked draws its page meanwhile, with all of the processor."""
 _TELL_SECONDS: Final = 0.05
-_NICENESS: Final = 5  # a quarter of a processor that others want too
+_NICENESS: Final = 19  # it has what nobody else wants of the processor: browsers and pages are drawn on it, too
 _Line: TypeAlias = dict[str, Any]
 
 

@@ -292,6 +292,11 @@ class RedisConnection:
         """Whether this is a connection to the embedded server."""
         return self._embedded_options is not None
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether the embedded server was started or attached to, so that a call goes to it at once."""
+        return self._embedded is not None
+
     def _attached(self) -> EmbeddedServer:
         """The embedded server, started or attached to at first use."""
         with self._lock:

@@ -13,6 +13,8 @@ import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest, app_test
 
+from pages.ui import starting
+
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 120.0  # for a model that is loaded on a busy machine
 HOSTILE = "<script>alert(1)</script> **bold** [x](http://e.vil) ` `` :red[r] $x^2$ :material/home: \x1b[31m"
@@ -36,6 +38,7 @@ app_test.PagesManager = NavigatedPagesManager
 def own_server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An embedded server of this test's own, and none of it left behind."""
     monkeypatch.setenv("EMBEDCACHE_URL", f"embedded://{folder}/server")
+    monkeypatch.setattr(starting, "PATIENCE_SECONDS", 60.0)  # no fragment runs here, which would see the server come
     yield
     st.cache_data.clear()
     st.cache_resource.clear()  # closes the caches, which ends the server

@@ -26,14 +26,15 @@ from pages.ui import access, session, wording
 from pages.ui.access import NotAdmittedError
 from pages.ui.configuration import ConfigurationError
 from pages.ui.inputs import UnusableInputError
+from pages.ui.starting import ServerStartingError
 
 _EXPECTED: Final = (EmbedcacheError, UnusableInputError, ConfigurationError, NotAdmittedError)
 _log = logging.getLogger(__name__)
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether it may pass by itself: the server does not answer, or could not be started."""
-    return isinstance(error, CacheUnavailableError | EmbeddedServerError)
+    """Whether it may pass by itself: the server does not answer, or could not be started, or is starting."""
+    return isinstance(error, CacheUnavailableError | EmbeddedServerError | ServerStartingError)
 
 
 def sentence(error: Exception) -> str:
@@ -58,6 +59,11 @@ _SENTENCES: Final[tuple[tuple[type[Exception], str], ...]] = (
         CacheUnavailableError,
         "**The server at {address} does not answer.** Start it, or choose another in Settings. This page comes back by "
         "itself, and what you typed stays here. The reason: {detail}",
+    ),
+    (
+        ServerStartingError,
+        "**The embedded server is starting.** It reads its entries back first, which takes some seconds for each GB of "
+        "them. This page comes by itself.",
     ),
     (
         EmbeddedServerError,

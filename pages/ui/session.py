@@ -20,7 +20,7 @@ import streamlit as st
 from embedcache import EmbedcacheError, EmbeddingsCache, HFTextVectorizer, inspector
 from embedcache.errors import ServerReplyError
 from embedcache.inspector import ServerInfo
-from pages.ui import access, connections
+from pages.ui import access, connections, starting
 from pages.ui.index_shelf import IndexShelf
 from pages.ui.known_names import KnownNames
 
@@ -43,7 +43,7 @@ class Server:
     Attributes:
         address: Where it is, without a password.
         info: Its identity and health, or None where it does not answer or does not tell.
-        error: Why it does not answer, or None where it does.
+        error: Why it does not answer, or not yet, or None where it does.
         refusal: Why it does not tell, though it answers: an ACL may forbid INFO, and a cache works without.
         since: When it was first found not to answer, in Unix seconds, or None.
     """
@@ -142,8 +142,11 @@ def look_at_server() -> Server:
     """Asks the server how it is, once per run; pages read the answer from `server`."""
     url = server_url()
     try:
+        starting.check_started(server_key(), open_cache(DEFAULT_CACHE, refresh_ttl=False).connection)
         found = _found()
         _down_since().pop(url, None)
+    except starting.ServerStartingError as error:
+        found = Server(connections.masked(url), error=error)
     except EmbedcacheError as error:
         count_again()  # what comes back may hold other entries
         since = _down_since().setdefault(url, time.time())

@@ -8,6 +8,7 @@ import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
 from pages.ui import access, connections, links, session, wording
+from pages.ui.starting import ServerStartingError
 
 _STRIPS: Final = (
     '<rect x="2" y="4" width="24" height="6" rx="2" fill="#2a86c8"/>'
@@ -59,6 +60,8 @@ def _server_badge(found: session.Server) -> None:
     if found.info is not None:
         name = wording.plain_label(f"{found.info.kind} {found.info.version}")
         st.badge(f"{before}{name}", icon=":material/check_circle:", color="green", help=f"Answers at {address}")
+    elif isinstance(found.error, ServerStartingError):
+        st.badge(f"{before}Starting", icon=":material/hourglass_top:", color="blue", help=f"At {address}")
     elif found.since is None:
         told = f"It does not say what it is, at {address}"
         st.badge(f"{before}Answers", icon=":material/check_circle:", color="green", help=told)

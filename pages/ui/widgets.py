@@ -15,6 +15,7 @@ from embedcache.entry import TTL
 from embedcache.keyspace import MAX_TTL_SECONDS
 from pages.ui import failures, outage, session, sidebar, wording
 from pages.ui.inputs import UnusableInputError
+from pages.ui.starting import ServerStartingError
 
 Tone = Literal["success", "error", "info"]
 
@@ -63,7 +64,10 @@ def require_server() -> session.Server:
 
 def show_error(error: Exception) -> None:
     """One error, as a sentence."""
-    st.error(failures.sentence(error), icon=":material/error:")
+    if isinstance(error, ServerStartingError):
+        st.info(failures.sentence(error), icon=":material/hourglass_top:")
+    else:
+        st.error(failures.sentence(error), icon=":material/error:")
 
 
 # ------------------------------------------------------------------------------------------------ notices
