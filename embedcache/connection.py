@@ -334,6 +334,10 @@ def _start_over_in_child() -> None:
     """The thread that held a lock may not exist to let it go, and the parent's sockets are the parent's."""
     for connection in _locked:
         connection._lock = threading.RLock()
+        for client in (connection._client, connection._second_client):
+            # redis-py's pool starts over in a child, and takes for that the lock that it had in the parent.
+            if client is not None and hasattr(client.connection_pool, "_lock"):
+                client.connection_pool._lock = threading.RLock()
         if connection._kept is not None:
             connection._kept.forget()
 

@@ -27,6 +27,8 @@ class StopError(Exception):
 
 @pytest.fixture(autouse=True)
 def always_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    _of_others.clear()
+    _of_others.update(children())
     monkeypatch.setattr(apart, "MANY_TO_INDEX", 0)
     monkeypatch.setattr(apart, "MANY_TO_COUNT", 0)
     monkeypatch.setattr(apart, "_HEAD_START_SECONDS", 0.0)
@@ -58,7 +60,11 @@ def children() -> list[int]:
     """The processes of ours that walk; and those that ended, whatever they were, whose end nobody has taken note of."""
     pids = [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
     lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids}
-    return [pid for pid, line in lines.items() if not line or b"embedcache.apart" in line]
+    return [pid for pid, line in lines.items() if pid not in _of_others and (not line or b"embedcache.apart" in line)]
+
+
+_of_others: set[int] = set()
+"""Children that were there before a test, and are other tests'."""
 
 
 def test_an_index_is_the_same_as_in_a_thread(

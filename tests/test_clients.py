@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import threading
 import weakref
 from collections.abc import Callable
@@ -207,6 +208,30 @@ def test_forked_processes_share_a_cache(server: Server) -> None:
         assert all(cache.get(f"text {n}", MODEL)["embedding"][0] == n for n in range(100))
         assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0, 0]
         assert cache.mexists([f"of child {child}" for child in range(3)], MODEL) == [True] * 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_while_another_thread_takes_a_connection_does_not_hang(valkey: Server) -> None:
+    with EmbeddingsCache("c", redis_url=valkey.url) as cache:
+        cache.mset(items(1))
+        pool = cache.connection.client().connection_pool
+        held, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with pool._lock:
+                held.set()
+                done.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)  # ends a child that hangs
+            os._exit(0 if cache.get("text 0", MODEL) is not None else 1)
+        done.set()
+        thread.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_a_closed_cache_opens_again(valkey: Server, caller: Callable[[EmbeddingsCache], Caller]) -> None:

@@ -151,7 +151,8 @@ def test_threads_get_their_own_replies(server: Server, open_connection: Callable
 
 
 def test_closing_leaves_no_connection(server: Server) -> None:
-    with EmbeddingsCache(redis_url=server.url, connection_kwargs={"client_name": NAME}) as cache:
+    settings = {"client_name": NAME}
+    with EmbeddingsCache(redis_url=server.url, connection_kwargs=settings, stats=False) as cache:
         cache.mset(items(3))
         assert cache.get("text 1", MODEL) is not None
         assert len(ids(server)) == 1
