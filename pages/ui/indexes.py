@@ -102,10 +102,10 @@ def age_line(name: str, index: EntryIndex | None, on_refresh: Callable[[str], No
         _draw_age("Not looked at yet.", name, None)
         return
     job = _job(name)
-    since = wording.ago(time.time() - index.taken_at)
     if job is not None and job.running:
-        longwork.on_a_line(job, f"As of {since}; looking again:")
+        longwork.on_a_line(job, "Looking again:")
         return
+    since = wording.ago(time.time() - index.taken_at)
     _draw_age(f"{wording.counted(len(index), 'entry', 'entries')}, as of {since}.", name, on_refresh)
     if job is not None and job.state == "failed":
         longwork.shown(job, "Looking at the entries again")
