@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import streamlit as st
 
 from embedcache import EmbedcacheError, EmbeddingsCache, HFTextVectorizer, inspector
+from embedcache.connection import RedisConnection
 from embedcache.errors import ServerReplyError
 from embedcache.inspector import ServerInfo
 from pages.ui import access, connections, starting
@@ -142,8 +143,9 @@ def look_at_server() -> Server:
     """Asks the server how it is, once per run; pages read the answer from `server`."""
     url = server_url()
     try:
-        starting.check_started(server_key(), open_cache(DEFAULT_CACHE, refresh_ttl=False).connection)
-        found = _found()
+        connection = open_cache(DEFAULT_CACHE, refresh_ttl=False).connection
+        starting.check_started(server_key(), connection)
+        found = _found(connection)
         _down_since().pop(url, None)
     except starting.ServerStartingError as error:
         found = Server(connections.masked(url), error=error)
@@ -155,8 +157,7 @@ def look_at_server() -> Server:
     return found
 
 
-def _found() -> Server:
-    connection = open_cache(DEFAULT_CACHE, refresh_ttl=False).connection
+def _found(connection: RedisConnection) -> Server:
     try:
         return Server(connection.address, inspector.server_info(connection))
     except ServerReplyError as refusal:

@@ -6,11 +6,11 @@ Knows no streamlit.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import Final
 
 from embedcache import EmbedcacheError, inspector
 from embedcache.connection import RedisConnection
+from embedcache.errors import ServerReplyError
 from pages.ui.jobs import Jobs
 
 PATIENCE_SECONDS = 0.5
@@ -34,6 +34,7 @@ def check_started(key: str, connection: RedisConnection) -> None:
 
     Raises:
         ServerStartingError: It is starting.
+        EmbedcacheError: It could not be started.
     """
     if not connection.is_embedded or connection.is_attached:
         return
@@ -43,8 +44,15 @@ def check_started(key: str, connection: RedisConnection) -> None:
         time.sleep(_LOOK_SECONDS)
     if job.running:
         raise ServerStartingError("the embedded server is starting")
+    if (error := job.result) is not None:
+        raise error
 
 
-def _ask(connection: RedisConnection) -> None:
-    with suppress(EmbedcacheError):  # whoever asks next meets the same, and says so
+def _ask(connection: RedisConnection) -> EmbedcacheError | None:
+    try:
         inspector.server_info(connection)
+    except ServerReplyError:
+        return None  # it is there, and does not say what it is
+    except EmbedcacheError as error:
+        return error  # not raised: that is for the page to tell, and no accident for the log
+    return None

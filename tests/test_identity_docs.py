@@ -1,4 +1,4 @@
-"""The Python in the pages on vectorizers does what it says."""
+"""The Python in the pages on identity and single-flight does what it says."""
 
 from __future__ import annotations
 
