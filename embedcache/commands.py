@@ -15,6 +15,18 @@ T = TypeVar("T")
 Command: TypeAlias = tuple[str | bytes | int | float, ...]
 Operation: TypeAlias = Generator[list[Command], list[Any], R]
 
+
+class Posted(list[Command]):
+    """A batch that is sent now and whose replies are asked for later, by yielding `REPLIES`; this yield gives none.
+
+    Meanwhile the operation works on what it has, and the server on the batch. In between it yields nothing else. A
+    batch may be sent twice where its replies get lost on the way, so it is one that does no harm the second time.
+    """
+
+
+REPLIES: Final = Posted()
+"""Yielded for the replies of the batch that was posted."""
+
 CHUNK_ENTRIES: Final = 1_000
 """Entries moved by one command. Larger ones gained no speed and hold the server up for longer."""
 CHUNK_BYTES: Final = 8 * 1024 * 1024

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
@@ -41,9 +41,9 @@ from embedcache.client_settings import (
 )
 from embedcache.errors import CacheUnavailableError, EmbeddedServerError
 from embedcache.event_loops import LoopClient
-from embedcache.operations import Command, Operation
+from embedcache.operations import Command, Operation, Posted
 from embedcache.read_only import check_reads
-from embedcache.round_trips import KeptConnections, asend, send
+from embedcache.round_trips import AsyncPost, KeptConnections, Post, apost, asend, send
 from embedcache.server import EmbeddedServer
 from embedcache.urls import EMBEDDED_URL, URL_VARIABLE, mask_password, parse, parse_embedded, scheme_of
 
@@ -143,23 +143,45 @@ class RedisConnection:
                 those was sent.
             EmbedcacheError: What the operation itself raises.
         """
+        post: Post | None = None
         try:
             commands = next(operation)
             while True:
-                commands = operation.send(self._exchange(commands, background=background))
+                if type(commands) is not Posted:
+                    replies = self._exchange(commands, background=background)
+                elif post is None:
+                    post, replies = self._post(commands), []
+                else:
+                    replies = self._collect(post, background=background)
+                    post = None
+                commands = operation.send(replies)
         except StopIteration as end:
             return cast("R", end.value)
+        finally:
+            if post is not None:
+                post.discard()
 
     async def adrive(self, operation: Operation[R]) -> R:
         """Async twin of `drive`, on the running loop's client."""
+        post: AsyncPost | None = None
         try:
             commands = next(operation)
             while True:
-                commands = operation.send(await self._aexchange(commands))
+                if type(commands) is not Posted:
+                    replies = await self._aexchange(commands)
+                elif post is None:
+                    post, replies = await self._apost(commands), []
+                else:
+                    replies = await self._acollect(post)
+                    post = None
+                commands = operation.send(replies)
         except StopIteration as end:
             return cast("R", end.value)
+        finally:
+            if post is not None:
+                await post.discard()
 
-    def _exchange(self, commands: list[Command], *, background: bool) -> list[Any]:
+    def _exchange(self, commands: Sequence[Command], *, background: bool) -> list[Any]:
         if self._read_only:
             check_reads(commands)
         try:
@@ -174,14 +196,47 @@ class RedisConnection:
         except _NO_ANSWER as error:
             raise self._unavailable(error) from error
 
-    def _round_trip(self, commands: list[Command], *, background: bool = False) -> list[Any]:
+    def _round_trip(self, commands: Sequence[Command], *, background: bool = False) -> list[Any]:
         if (kept := self._kept) is None:
             client = self._background_client() if background else self.client()
             if (kept := self._kept) is None or client is not self._client:
                 return send(client, commands)
         return kept.send(commands)
 
-    async def _aexchange(self, commands: list[Command]) -> list[Any]:
+    def _post(self, commands: list[Command]) -> Post:
+        if self._read_only:
+            check_reads(commands)
+        if self._kept is None:
+            return Post(commands)  # a client of somebody else's: sent when its replies are asked for
+        try:
+            return self._kept.post(commands)
+        except _NO_ANSWER:
+            return Post(commands)  # that is dealt with when its replies are asked for
+
+    def _collect(self, post: Post, *, background: bool) -> list[Any]:
+        try:
+            replies = post.replies()
+        except _NO_ANSWER:
+            replies = None
+        return self._exchange(post.commands, background=background) if replies is None else replies
+
+    async def _apost(self, commands: list[Command]) -> AsyncPost:
+        if self._read_only:
+            check_reads(commands)
+        try:
+            return await apost(await self.async_client(), commands)
+        except _NO_ANSWER:
+            return AsyncPost(commands)
+
+    async def _acollect(self, post: AsyncPost) -> list[Any]:
+        try:
+            replies = await post.replies()
+        except _NO_ANSWER:
+            await post.discard()
+            replies = None
+        return await self._aexchange(post.commands) if replies is None else replies
+
+    async def _aexchange(self, commands: Sequence[Command]) -> list[Any]:
         if self._read_only:
             check_reads(commands)
         try:

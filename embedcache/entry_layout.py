@@ -8,6 +8,7 @@ the same in each of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Literal, Protocol
 
 from embedcache.commands import Operation, ServerAbilities
@@ -16,6 +17,14 @@ from embedcache.keyspace import Keyspace
 from embedcache.packing import Writes
 
 LayoutName = Literal["packed", "redisvl"]
+
+
+class Restart(Enum):
+    """How far a read has come with restarting the TTLs of what it found."""
+
+    DONE = "done, or not wanted"
+    POSTED = "under way"
+    DUE = "to be done by the caller, for entries that turn out to have a TTL of their own"
 
 
 class EntryLayout(Protocol):
@@ -31,13 +40,18 @@ class EntryLayout(Protocol):
 
     def read(
         self, space: Keyspace, able: ServerAbilities, keys: Sequence[str], *, refresh: bool
-    ) -> Operation[tuple[list[bytes | None], bool]]:
-        """The packed values under the keys, and whether their TTLs were restarted.
+    ) -> Operation[tuple[list[bytes | None], Restart]]:
+        """The packed values under the keys, and how far their TTLs are restarted.
 
-        Under a key that is not there lies None; what cannot be read is a value that `codec.is_sound` refuses. A cache
-        with a default TTL reads and restarts in one round trip. For one without, the callers restart what turns out to
-        have a TTL of its own, in a second.
+        Under a key that is not there lies None; what cannot be read is a value that `codec.is_sound` refuses. In a
+        cache without a default TTL, restarting is due: few entries there, if any, have one. In one with a default, it
+        is done, or posted as the last thing: the caller decodes what was read and then calls `finish`.
         """
+
+    def finish(
+        self, able: ServerAbilities, restart: Restart, keys: Sequence[str], values: Sequence[bytes | None]
+    ) -> Operation[None]:
+        """Ends what `read` has begun, where that is not done: restarts due TTLs, or looks whether posted ones were."""
 
     def restart(self, able: ServerAbilities, ttls: Mapping[str, int]) -> Operation[None]:
         """Restarts these keys' TTLs, of so many seconds."""

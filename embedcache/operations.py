@@ -22,8 +22,10 @@ from embedcache import codec
 from embedcache.commands import (
     CHUNK_BYTES,
     CHUNK_ENTRIES,
+    REPLIES,
     Command,
     Operation,
+    Posted,
     ServerAbilities,
     checked,
     checked_all,
@@ -35,7 +37,7 @@ from embedcache.commands import (
 from embedcache.counters import Counters
 from embedcache.counting import count_lookup, count_lookup_by_keys
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, FloatArray, Never, Text
-from embedcache.entry_layout import EntryLayout
+from embedcache.entry_layout import EntryLayout, Restart
 from embedcache.keyspace import Keyspace, check_dimension, check_keys
 from embedcache.packed_layout import PACKED
 from embedcache.packing import Writes, check_fields, pack_items, pack_one, pack_text, pack_texts
@@ -43,8 +45,10 @@ from embedcache.packing import Writes, check_fields, pack_items, pack_one, pack_
 __all__ = [
     "CHUNK_BYTES",
     "CHUNK_ENTRIES",
+    "REPLIES",
     "Command",
     "Operation",
+    "Posted",
     "ServerAbilities",
     "checked",
     "checked_all",
@@ -94,13 +98,13 @@ def read_entries(
 ) -> Operation[Read]:
     """The entries of these texts, without counting the lookup."""
     keys, tags = pack_texts(space, texts, model_name)
-    values, restarted = yield from layout.read(space, able, keys, refresh=refresh)
+    values, restart = yield from layout.read(space, able, keys, refresh=refresh)
     found = [
         codec.decode(value, key, tag, text, model_name)
         for value, key, tag, text in zip(values, keys, tags, texts, strict=True)
     ]
-    if refresh and not restarted and _any_ttl(found):
-        yield from layout.restart(able, codec.own_ttls(keys, values))
+    if restart is Restart.POSTED or (restart is Restart.DUE and _any_ttl(found)):
+        yield from layout.finish(able, restart, keys, values)
     return Read(keys, values, found)
 
 
@@ -122,10 +126,10 @@ def get_one(
     started = perf_counter_ns()
     key, tag = pack_text(space, text, model_name)
     keys = [key]
-    values, restarted = yield from layout.read(space, able, keys, refresh=refresh)
+    values, restart = yield from layout.read(space, able, keys, refresh=refresh)
     entry = codec.decode(values[0], key, tag, text, model_name)
-    if refresh and not restarted and entry is not None and entry["ttl"]:
-        yield from layout.restart(able, codec.own_ttls(keys, values))
+    if restart is Restart.DUE and entry is not None and entry["ttl"]:
+        yield from layout.finish(able, restart, keys, values)
     if entry is None:
         count_lookup(counters, model_name, started, keys, (text,), values, (0,))
     else:
@@ -145,10 +149,10 @@ def mget_by_keys(
     """The entries under these keys; None for a miss and for a key outside the namespace."""
     started = perf_counter_ns()
     owned = [key for key in check_keys(keys) if space.owns(key)]
-    values, restarted = yield from layout.read(space, able, owned, refresh=refresh)
+    values, restart = yield from layout.read(space, able, owned, refresh=refresh)
     found = {key: codec.decode_by_key(value, key) for key, value in zip(owned, values, strict=True)}
-    if refresh and not restarted and _any_ttl(found.values()):
-        yield from layout.restart(able, codec.own_ttls(owned, values))
+    if restart is Restart.POSTED or (restart is Restart.DUE and _any_ttl(found.values())):
+        yield from layout.finish(able, restart, owned, values)
     count_lookup_by_keys(counters, started, owned, values, [found[key] for key in owned])
     return [found.get(key) for key in keys]
 
@@ -169,10 +173,10 @@ def mget_embeddings(
     if dimension is not None:
         dimension = check_dimension(dimension)
     keys, tags = pack_texts(space, texts, model_name)
-    values, restarted = yield from layout.read(space, able, keys, refresh=refresh)
+    values, restart = yield from layout.read(space, able, keys, refresh=refresh)
     rows = codec.decode_matrix(values, tags, dimension)
-    if refresh and not restarted and rows.any_ttl:
-        yield from layout.restart(able, codec.own_ttls(keys, values))
+    if restart is Restart.POSTED or (restart is Restart.DUE and rows.any_ttl):
+        yield from layout.finish(able, restart, keys, values)
     missing = [] if rows.mask.all() else np.flatnonzero(~rows.mask).tolist()
     count_lookup(counters, model_name, started, keys, texts, values, missing)
     return rows.matrix, rows.mask

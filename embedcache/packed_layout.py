@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha1
 from itertools import chain
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 import msgpack
 
 from embedcache import codec
 from embedcache.commands import (
+    REPLIES,
     Command,
     Operation,
+    Posted,
     ServerAbilities,
     checked,
     chunks,
@@ -27,6 +29,7 @@ from embedcache.commands import (
     run_script,
 )
 from embedcache.entry import CacheEntry
+from embedcache.entry_layout import Restart
 from embedcache.errors import EmbedcacheError, ServerReplyError
 from embedcache.keyspace import Keyspace
 from embedcache.packing import Writes
@@ -35,8 +38,8 @@ from embedcache.scripts import CHANGE_TTL, READ_RESTARTING_TTLS, REPLACE_UNCHANG
 MAX_TRIES: Final = 50
 """Each try fails only because another writer came first, between two round trips of ours."""
 _LARGE_READ: Final = 64
-"""From so many entries on, MGET and a script that restarts TTLs, pipelined, beat one script that does both: values that
-pass through Lua are copied twice more. For one entry, that script is 15 % faster than a pipeline."""
+"""From so many entries on, MGET and then a script that restarts TTLs beat one script that does both: values that pass
+through Lua are copied twice more, and the second script runs while the values are decoded here."""
 
 
 class PackedLayout:
@@ -49,30 +52,34 @@ class PackedLayout:
 
     def read(
         self, space: Keyspace, able: ServerAbilities, keys: Sequence[str], *, refresh: bool
-    ) -> Operation[tuple[list[bytes | None], bool]]:
+    ) -> Operation[tuple[list[bytes | None], Restart]]:
         """See `EntryLayout.read`."""
+        restarting = refresh and space.ttl is not None and able.scripts
+        if restarting and 0 < len(keys) < _LARGE_READ:
+            found = yield from run_script(able, READ_RESTARTING_TTLS, keys)
+            if found is not None:
+                return found, Restart.DONE
         values: list[bytes | None] = []
-        restarted = refresh and space.ttl is not None
         for chunk in chunks(keys):
-            found = None
-            if restarted and able.scripts:
-                found = yield from self._read_restarting_ttls(able, chunk)
-            if found is None:
-                restarted = False
-                (found,) = yield [("MGET", *chunk)]
-                raise_if_error(found)
+            (found,) = yield [("MGET", *chunk)]
+            raise_if_error(found)
             values += found
-        return values, restarted
+            if restarting and able.scripts:
+                yield Posted([("EVALSHA", RESTART_TTLS.sha, len(chunk), *chunk)])
+                if len(values) == len(keys):
+                    return values, Restart.POSTED
+                yield from self.finish(able, Restart.POSTED, chunk, found)
+        return values, Restart.DUE if refresh else Restart.DONE
 
-    def _read_restarting_ttls(self, able: ServerAbilities, keys: Sequence[str]) -> Operation[list[bytes | None] | None]:
-        """The values, and each one's own TTL restarted, in one round trip; None where scripts are refused."""
-        if len(keys) < _LARGE_READ:
-            return cast("list[bytes | None] | None", (yield from run_script(able, READ_RESTARTING_TTLS, keys)))
-        values, restarted = yield [("MGET", *keys), ("EVALSHA", RESTART_TTLS.sha, len(keys), *keys)]
-        raise_if_error(values)
-        if isinstance(restarted, ServerReplyError):
-            yield from self.restart(able, codec.own_ttls(keys, values))
-        return cast("list[bytes | None]", values)
+    def finish(
+        self, able: ServerAbilities, restart: Restart, keys: Sequence[str], values: Sequence[bytes | None]
+    ) -> Operation[None]:
+        """See `EntryLayout.finish`."""
+        if restart is Restart.POSTED:
+            (reply,) = yield REPLIES
+            if not isinstance(reply, ServerReplyError):
+                return
+        yield from self.restart(able, codec.own_ttls(keys, values))
 
     def restart(self, able: ServerAbilities, ttls: Mapping[str, int]) -> Operation[None]:
         """See `EntryLayout.restart`."""

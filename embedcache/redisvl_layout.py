@@ -24,6 +24,7 @@ from embedcache.commands import (
     run_script,
 )
 from embedcache.entry import CacheEntry
+from embedcache.entry_layout import Restart
 from embedcache.errors import EmbedcacheError, InvalidInputError
 from embedcache.keyspace import Keyspace
 from embedcache.packing import Writes
@@ -133,7 +134,7 @@ class RedisVLLayout:
 
     def read(
         self, space: Keyspace, able: ServerAbilities, keys: Sequence[str], *, refresh: bool
-    ) -> Operation[tuple[list[bytes | None], bool]]:
+    ) -> Operation[tuple[list[bytes | None], Restart]]:
         """See `EntryLayout.read`."""
         values: list[bytes | None] = []
         default = space.ttl if refresh else None
@@ -147,7 +148,14 @@ class RedisVLLayout:
             if default is not None and not (pipelined and replies[-1] == 0):
                 yield from self.restart(able, _restarting(batch, found, default))
             values += found
-        return values, default is not None
+        return values, Restart.DUE if refresh and default is None else Restart.DONE
+
+    def finish(
+        self, able: ServerAbilities, restart: Restart, keys: Sequence[str], values: Sequence[bytes | None]
+    ) -> Operation[None]:
+        """See `EntryLayout.finish`."""
+        del restart  # nothing is posted here
+        yield from self.restart(able, codec.own_ttls(keys, values))
 
     def _packed(self, key: str, reply: Any) -> bytes | None:
         if is_other_type(reply):

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import redis
 import redis.asyncio
+from redis.asyncio.connection import AbstractConnection as AsyncConnection
 from redis.client import NEVER_DECODE
 from redis.connection import Connection
 from redis.exceptions import RedisError, ResponseError
@@ -53,14 +54,35 @@ class KeptConnections:
                 lambda: self._exchange(connection, commands), lambda _: connection.disconnect()
             )
         except BaseException:
-            connection.disconnect()
-            self._pool.release(connection)
+            self.discard(connection)
             raise
-        if connection.should_reconnect():
-            self._pool.release(connection)
-        else:
-            self._idle.append((connection, monotonic()))
+        self._give_back(connection)
         return replies
+
+    def post(self, commands: Sequence[Command]) -> Post:
+        """Sends commands and waits for nothing."""
+        connection = self._take()
+        try:
+            connection.send_packed_command(connection.pack_commands(commands))
+        except BaseException:
+            self.discard(connection)
+            raise
+        return Post(commands, self, connection)
+
+    def collect(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
+        """The replies to what was posted on a connection, as `send` returns them."""
+        try:
+            replies = [self._read(connection, command[0]) for command in commands]
+        except BaseException:
+            self.discard(connection)
+            raise
+        self._give_back(connection)
+        return replies
+
+    def discard(self, connection: Connection) -> None:
+        """Closes a connection whose replies nobody will read."""
+        connection.disconnect()
+        self._pool.release(connection)
 
     def forget(self) -> None:
         """Lets go of the idle connections without a word to the server: in a forked child, they are the parent's."""
@@ -76,6 +98,12 @@ class KeptConnections:
         self._pool.release(connection)
         return self._pool.get_connection()
 
+    def _give_back(self, connection: Connection) -> None:
+        if connection.should_reconnect():
+            self._pool.release(connection)
+        else:
+            self._idle.append((connection, monotonic()))
+
     def _exchange(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
         if len(commands) == 1:
             connection.send_command(*commands[0])
@@ -90,6 +118,38 @@ class KeptConnections:
             return _reply_error(error)
         callback = self._callbacks.get(name)  # type: ignore[call-overload]  # a name that is no str has none
         return reply if callback is None else callback(reply)
+
+
+class Post:
+    """A batch that was posted: its replies are to be read, or nobody will.
+
+    Args:
+        commands: The batch.
+        kept: Whose connection it went by; None where it was not sent yet.
+        connection: That connection.
+    """
+
+    __slots__ = ("_connection", "_kept", "commands")
+
+    def __init__(
+        self, commands: Sequence[Command], kept: KeptConnections | None = None, connection: Connection | None = None
+    ) -> None:
+        self.commands = commands
+        self._kept = kept
+        self._connection = connection
+
+    def replies(self) -> list[Any] | None:
+        """One reply per command, as `KeptConnections.send` returns them; None where the batch was not sent yet."""
+        connection, self._connection = self._connection, None
+        if self._kept is None or connection is None:
+            return None
+        return self._kept.collect(connection, self.commands)
+
+    def discard(self) -> None:
+        """Closes its connection, if its replies were not read."""
+        connection, self._connection = self._connection, None
+        if self._kept is not None and connection is not None:
+            self._kept.discard(connection)
 
 
 def send(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
@@ -116,6 +176,58 @@ async def asend(client: redis.asyncio.Redis, commands: Sequence[Command]) -> lis
         for command in commands:
             pipe.execute_command(*command, **_UNDECODED)
         return _reply_errors(await pipe.execute(raise_on_error=False))
+
+
+async def apost(client: redis.asyncio.Redis, commands: Sequence[Command]) -> AsyncPost:
+    """Async twin of `KeptConnections.post`, for any client."""
+    connection = await client.connection_pool.get_connection()
+    post = AsyncPost(commands, client, connection)
+    try:
+        await connection.send_packed_command(connection.pack_commands(commands))
+    except BaseException:
+        await post.discard()
+        raise
+    return post
+
+
+class AsyncPost:
+    """Async twin of `Post`."""
+
+    __slots__ = ("_client", "_connection", "commands")
+
+    def __init__(
+        self,
+        commands: Sequence[Command],
+        client: redis.asyncio.Redis | None = None,
+        connection: AsyncConnection | None = None,
+    ) -> None:
+        self.commands = commands
+        self._client = client
+        self._connection = connection
+
+    async def replies(self) -> list[Any] | None:
+        """Async twin of `Post.replies`."""
+        if self._client is None or self._connection is None:
+            return None
+        replies = [await self._read(self._connection) for _ in self.commands]
+        connection, self._connection = self._connection, None
+        await self._client.connection_pool.release(connection)
+        return replies
+
+    async def discard(self) -> None:
+        """Async twin of `Post.discard`."""
+        connection, self._connection = self._connection, None
+        if self._client is not None and connection is not None:
+            await connection.disconnect(nowait=True)
+            await self._client.connection_pool.release(connection)
+
+    @staticmethod
+    async def _read(connection: AsyncConnection) -> Any:
+        # Without redis-py's callbacks: no command that is posted has one.
+        try:
+            return await connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            return _reply_error(error)
 
 
 def _reply_errors(replies: list[Any]) -> list[Any]:

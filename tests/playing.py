@@ -8,7 +8,7 @@ from typing import Any
 from embedcache import codec, operations
 from embedcache.counters import NoCounters
 from embedcache.keyspace import Keyspace
-from embedcache.operations import Operation, ServerAbilities
+from embedcache.operations import REPLIES, Operation, Posted, ServerAbilities
 
 Trip = list[tuple[Any, ...]]
 Answer = Callable[[Trip], list[Any]]
@@ -17,7 +17,8 @@ Answer = Callable[[Trip], list[Any]]
 def play(operation: Operation[Any], *replies: list[Any] | Answer, then: Answer | None = None) -> tuple[Any, list[Trip]]:
     """The operation's result and its round trips, each answered by the replies, or by what is called with it.
 
-    `then` answers those that follow; without it, there are to be as many round trips as replies.
+    `then` answers those that follow; without it, there are to be as many round trips as replies. A batch that is posted
+    is a round trip, too, and is answered when its replies are asked for.
     """
     trips: list[Trip] = []
     waiting = iter(replies)
@@ -25,6 +26,9 @@ def play(operation: Operation[Any], *replies: list[Any] | Answer, then: Answer |
         commands = next(operation)
         while True:
             trips.append(commands)
+            if isinstance(commands, Posted):
+                asked = operation.send([])
+                assert asked is REPLIES, f"between a posted batch and its replies: {asked!r:.200}"
             answer = next(waiting, then)
             assert answer is not None, f"a round trip too many: {commands!r:.200}"
             commands = operation.send(answer(commands) if callable(answer) else answer)

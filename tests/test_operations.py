@@ -12,7 +12,7 @@ from embedcache import NEVER, codec, operations
 from embedcache.counters import Counters
 from embedcache.errors import ForeignKeyError, InvalidInputError, ServerReplyError
 from embedcache.keyspace import Keyspace
-from embedcache.operations import CHUNK_BYTES, CHUNK_ENTRIES, Operation, ServerAbilities
+from embedcache.operations import CHUNK_BYTES, CHUNK_ENTRIES, Operation, Posted, ServerAbilities
 from embedcache.packing import pack_texts
 from embedcache.scripts import CHANGE_TTL, READ_RESTARTING_TTLS, RESTART_TTLS, WRITE_WITH_TTL
 
@@ -71,6 +71,12 @@ def reading(stored: list[bytes], evalsha: ServerReplyError | None = None) -> Ans
     return lambda commands: [reply(command) for command in commands]
 
 
+def reading_each(stored: list[bytes], evalsha: ServerReplyError | None = None) -> Answer:
+    """As `reading`, for values in several chunks."""
+    by_key: dict[Any, bytes] = dict(zip(keys(len(stored)), stored, strict=True))
+    return lambda commands: reading([by_key[key] for key in commands[0][1:] if key in by_key], evalsha)(commands)
+
+
 def sent_pairs(trips: list[Trip], start: int) -> list[Any]:
     """The keys in the single command of each trip, which alternate with the values from `start` on."""
     return [key for ((*command,),) in trips for key in command[start::2] if isinstance(key, str) and ":" in key]
@@ -86,13 +92,30 @@ def test_a_batch_is_read_in_one_round_trip(count: int) -> None:
     assert trips == [[("MGET", *keys(count))]]
 
 
-@pytest.mark.parametrize("count", [1, 10, 1000])
-def test_a_batch_of_a_cache_with_a_ttl_is_read_and_restarted_in_one_round_trip(count: int) -> None:
+@pytest.mark.parametrize("count", [1, 10, 63])
+def test_a_small_batch_of_a_cache_with_a_ttl_is_read_and_restarted_in_one_round_trip(count: int) -> None:
     found, trips = play(mget(SPACE_60, count), reading(values(count, 60)))
     assert [entry["ttl"] for entry in found] == [60] * count
-    script, _, *restarted = trips[0][-1][1:]
-    assert script in {READ_RESTARTING_TTLS.sha, RESTART_TTLS.sha}
-    assert restarted == keys(count)
+    assert trips == [[("EVALSHA", READ_RESTARTING_TTLS.sha, count, *keys(count))]]
+
+
+@pytest.mark.parametrize("count", [64, 1000, 2500])
+def test_the_ttls_of_a_large_batch_are_restarted_while_it_is_decoded(count: int) -> None:
+    found, trips = play(mget(SPACE_60, count), then=reading_each(values(count, 60)))
+    assert [entry["ttl"] for entry in found] == [60] * count
+    assert [type(trip) for trip in trips] == [list, Posted] * (len(trips) // 2)
+    assert [key for trip in trips[::2] for key in trip[0][1:]] == keys(count)
+    assert all(trip[0][:2] == ("EVALSHA", RESTART_TTLS.sha) for trip in trips[1::2])
+    assert [key for trip in trips[1::2] for key in trip[0][3:]] == keys(count)
+
+
+def test_a_large_batch_whose_ttls_cannot_be_restarted_by_a_script_is_read_all_the_same() -> None:
+    able = ServerAbilities()
+    found, trips = play(mget(SPACE_60, 1500, able), then=reading_each(values(1500, 60), NOPERM))
+    assert [entry["text"] for entry in found] == texts(1500)
+    assert not able.scripts
+    # Once posted and once sent by itself; then nothing but commands that everybody may use.
+    assert [trip[0][0] for trip in trips] == ["MGET", "EVALSHA", "EVALSHA", "EXPIRE", "MGET", "EXPIRE", "EXPIRE"]
 
 
 def test_a_batch_over_a_thousand_is_read_in_chunks() -> None:
