@@ -31,6 +31,7 @@ from embedcache.commands import (
     checked_all,
     chunks,
     is_other_type,
+    raise_if_error,
     run_each,
     run_script,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "checked_all",
     "chunks",
     "is_other_type",
+    "raise_if_error",
     "run_each",
     "run_script",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
@@ -12,9 +12,20 @@ import numpy.typing as npt
 from embedcache import codec, redisvl_format
 from embedcache.columns import REST_BYTES, START_BYTES, Batch, HashSight
 from embedcache.entry import CacheEntry
-from embedcache.operations import Command, Operation, ServerAbilities, checked, is_other_type, run_script
+from embedcache.errors import ServerReplyError
+from embedcache.operations import (
+    REPLIES,
+    Command,
+    Operation,
+    Posted,
+    ServerAbilities,
+    checked,
+    is_other_type,
+    raise_if_error,
+    run_script,
+)
 from embedcache.redisvl_format import HashHead
-from embedcache.scripts import READ_HASHES, READ_HEADS, READ_STARTS
+from embedcache.scripts import READ_HASHES, READ_HEADS, READ_STARTS, Script
 
 _HEAD_BYTES: Final = 1_024
 """Without scripts, read of each value at first: the head of nearly every entry. A longer one takes a second trip."""
@@ -41,10 +52,55 @@ def scan_step(
     Raises:
         ServerReplyError: The server forbids it.
     """
+    following, found = yield from checked(_scan(cursor, count, pattern, kind))
+    return int(following), found
+
+
+class Scan:
+    """All the server's keys, step by step. The next step is asked for before the caller works on this one.
+
+    Args:
+        count: About how many keys to look at in a step.
+        pattern: As of `scan_step`.
+        kind: As of `scan_step`.
+
+    Attributes:
+        ended: Whether there are no more.
+    """
+
+    def __init__(self, count: int, pattern: str | bytes | None = None, kind: str | None = None) -> None:
+        self.ended = False
+        self._count = count
+        self._pattern = pattern
+        self._kind = kind
+        self._cursor = 0
+
+    def step(self) -> Operation[list[bytes]]:
+        """The keys of the next step; between two of them, nothing else is to be yielded.
+
+        Raises:
+            ServerReplyError: The server forbids it.
+        """
+        if self._cursor:
+            (reply,) = yield REPLIES
+            raise_if_error(reply)
+        else:
+            reply = yield from checked(self._command())
+        following, found = reply
+        self._cursor = int(following)
+        self.ended = self._cursor == 0
+        if not self.ended:
+            yield Posted([self._command()])
+        return cast("list[bytes]", found)
+
+    def _command(self) -> Command:
+        return _scan(self._cursor, self._count, self._pattern, self._kind)
+
+
+def _scan(cursor: int, count: int, pattern: str | bytes | None, kind: str | None) -> Command:
     match = () if pattern is None else ("MATCH", pattern)
     of_type = () if kind is None else ("TYPE", kind)
-    following, found = yield from checked(("SCAN", cursor, *match, "COUNT", count, *of_type))
-    return int(following), found
+    return ("SCAN", cursor, *match, "COUNT", count, *of_type)
 
 
 class EntryKeys(NamedTuple):
@@ -168,6 +224,45 @@ def look(able: ServerAbilities, keys: Sequence[str]) -> Operation[Batch]:
         ServerReplyError: The server forbids to read the values. What else it forbids is unknown in the batch.
     """
     found = yield from run_script(able, READ_STARTS, keys)
+    return (yield from _batch(able, keys, found))
+
+
+class Looks:
+    """`look` at chunks of keys, one after the other. The next is asked for before the caller works on this one.
+
+    Args:
+        able: What the server has not refused.
+        chunks: Keys, one or more in each.
+    """
+
+    def __init__(self, able: ServerAbilities, chunks: Iterator[Sequence[str]]) -> None:
+        self._able = able
+        self._chunks = chunks
+        self._keys: Sequence[str] | None = next(chunks, None)
+        self._posted = False
+
+    def look(self) -> Operation[Batch | None]:
+        """The next chunk's, None at the end; between two of them, nothing else is to be yielded."""
+        keys = self._keys
+        if keys is None:
+            return None
+        (found,) = (yield REPLIES) if self._posted else (None,)
+        if found is None or isinstance(found, ServerReplyError):
+            found = yield from run_script(self._able, READ_STARTS, keys)
+        batch = yield from _batch(self._able, keys, found)
+        self._keys = next(self._chunks, None)
+        self._posted = self._keys is not None and self._able.scripts
+        if self._keys is not None and self._posted:
+            yield Posted([_call(READ_STARTS, self._keys)])
+        return batch
+
+
+def _call(script: Script, keys: Sequence[str]) -> Command:
+    return ("EVALSHA", script.sha, len(keys), *keys)
+
+
+def _batch(able: ServerAbilities, keys: Sequence[str], found: list[Any] | None) -> Operation[Batch]:
+    """What the script `READ_STARTS` found under the keys, None where it is refused, and what lies in hashes."""
     if found is None:
         found = yield from _starts_by_commands(keys)
     idle, left, sizes, starts = (found[column::4] for column in range(4))

@@ -26,7 +26,7 @@ from embedcache.index import EntryIndex, IndexBuilder, Positions, distinct, keys
 from embedcache.keyspace import Keyspace
 from embedcache.operations import CHUNK_BYTES, Operation, ServerAbilities, checked, is_other_type
 from embedcache.redisvl_format import HashHead
-from embedcache.scanning import entry_keys, hash_heads, look, packed_heads, scan_step
+from embedcache.scanning import Looks, Scan, entry_keys, hash_heads, packed_heads
 from embedcache.sieve import Sieve
 
 Tell: TypeAlias = Callable[[int, int | None], object]
@@ -152,17 +152,16 @@ def _count_keys(tell: Tell, kind: str | None = None) -> Operation[KeyCounts]:
     names: dict[bytes, int] = {}
     marks: list[npt.NDArray[np.uint64]] = []
     codes: list[npt.NDArray[np.uint32]] = []
-    cursor = seen = others = 0
-    while True:
-        cursor, found = yield from scan_step(cursor, _SCAN_COUNT, kind=kind)
+    seen = others = 0
+    scan = Scan(_SCAN_COUNT, kind=kind)
+    while not scan.ended:
+        found = yield from scan.step()
         keys = entry_keys(found)
         codes.append(np.array([names.setdefault(name, len(names)) for name in keys.names], np.uint32))
         marks.append(keys.digests[:, :8].copy().view(np.uint64).ravel())
         seen += len(found)
         others += len(found) - len(keys.names)
         tell(seen, total)
-        if cursor == 0:
-            break
     counts = _count_distinct(np.concatenate(codes), np.concatenate(marks), len(names))
     by_cache, foreign = _named(names, counts)
     return KeyCounts(by_cache, others + foreign)
@@ -196,11 +195,14 @@ def _index_cache(space: Keyspace, tell: Tell) -> Operation[EntryIndex]:
     taken_at = yield from server_time()
     started = time.monotonic()
     builder = IndexBuilder(space.name)
-    for start in range(0, len(digests), _BATCH):
-        chunk = digests[start : start + _BATCH]
-        batch = yield from look(able, keys_of(space.name, chunk))
+    chunks = (digests[start : start + _BATCH] for start in range(0, len(digests), _BATCH))
+    looks = Looks(able, (keys_of(space.name, chunk) for chunk in chunks))
+    done = 0
+    while (batch := (yield from looks.look())) is not None:
+        chunk = digests[done : done + _BATCH]
         builder.add(chunk, columns_of(batch, taken_at + time.monotonic() - started))
-        tell(start + len(chunk), len(digests))
+        done += len(chunk)
+        tell(done, len(digests))
     del digests
     index = builder.build(taken_at)
     return replace(index, overheads=(yield from _overheads(index)))
@@ -210,15 +212,13 @@ def find_digests(space: Keyspace, tell: Tell) -> Operation[npt.NDArray[np.uint8]
     """The SHA-256s that end the cache's keys, each once, uint8 of shape ``(n, 32)``."""
     name = space.name.encode()
     batches: list[npt.NDArray[np.uint8]] = []
-    cursor = 0
-    while True:
-        cursor, found = yield from scan_step(cursor, _SCAN_COUNT, space.pattern)
-        keys = entry_keys(found)
+    scan = Scan(_SCAN_COUNT, space.pattern)
+    while not scan.ended:
+        keys = entry_keys((yield from scan.step()))
         ours = [each == name for each in keys.names]
         batches.append(keys.digests if all(ours) else keys.digests[ours])
         tell(0, None)
-        if cursor == 0:
-            return distinct(np.concatenate(batches))
+    return distinct(np.concatenate(batches))
 
 
 def _overheads(index: EntryIndex) -> Operation[npt.NDArray[np.float64]]:
