@@ -112,7 +112,8 @@ def age_line(name: str, index: EntryIndex | None, on_refresh: Callable[[str], No
 
 
 def _draw_age(words: str, name: str, on_refresh: Callable[[str], None] | None) -> None:
-    with st.container(horizontal=True, vertical_alignment="center"):
+    # As deep as what stands here while it looks again, in a fragment: that replaces this, piece by piece.
+    with st.container(), st.container(horizontal=True, vertical_alignment="center"):
         st.caption(words, width="content")
         st.button(
             "Refresh",
