@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from embedcache import apart
 from pages.ui import failures, links, login, sidebar
 
 st.set_page_config(page_title="embedcache", page_icon=":material/database:", layout="wide")
@@ -25,6 +26,7 @@ pages = {
     ],
 }
 
+apart.give_way()
 with failures.guard():
     inside = login.is_in()
     page = st.navigation(pages, position="sidebar" if inside else "hidden")

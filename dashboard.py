@@ -2,6 +2,6 @@
 
 import streamlit as st
 
-from pages.ui.serving import ROUTES, load_and_close, say_unexpected
+from pages.ui.serving import MIDDLEWARE, ROUTES, load_and_close, say_unexpected
 
-app = st.App("app.py", routes=ROUTES, lifespan=load_and_close, on_script_error=say_unexpected)
+app = st.App("app.py", routes=ROUTES, middleware=MIDDLEWARE, lifespan=load_and_close, on_script_error=say_unexpected)

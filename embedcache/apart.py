@@ -2,11 +2,13 @@
 
 A walk of seconds is in good part Python's own work. In a thread it has every other thread wait for the interpreter, and
 not all the memory that it needs is given back; a process of low priority does neither. It takes a third of a second to
-start, so that few keys are walked over in the caller's thread.
+start, so that few keys are walked over in the caller's thread. A walk also keeps the server busy, against which no
+priority helps where it shares the machine: so it stands still for a moment whenever somebody opens a page (`give_way`).
 
 The two speak through pipes. The parent writes a line of JSON that names the server and the walk; the child answers with
 such lines about how far it is, and at last with one that holds the result or the error. An index's columns follow that
-line as they lie in memory. The child ends when it has answered, when it is killed, or when nobody reads what it tells.
+line as they lie in memory. A byte from the parent asks the child to rest. The child ends when it has answered, when it
+is killed, or when nobody reads what it tells.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any, BinaryIO, Final, TypeAlias, cast
 
 import numpy as np
@@ -35,11 +39,17 @@ MANY_TO_INDEX: Final = 50_000
 MANY_TO_COUNT: Final = 300_000
 """From so many keys on a server, a walk is done apart: half a second's work."""
 
-_HEAD_START_SECONDS: Final = 0.7
+_HEAD_START_SECONDS: Final = 2.0
 """Waited before a walk begins. The browser that asked draws its page meanwhile, with all of the processor."""
+_REST_SECONDS: Final = 2.0
+"""As long a walk rests for a page that is opened, and as long it goes on at least before it rests again."""
 _TELL_SECONDS: Final = 0.05
 _NICENESS: Final = 19  # it has what nobody else wants of the processor: browsers and pages are drawn on it, too
 _Line: TypeAlias = dict[str, Any]
+_Walker: TypeAlias = "subprocess.Popen[bytes]"
+
+_walkers: Final[set[_Walker]] = set()
+_walkers_lock: Final = threading.Lock()
 
 
 class WalkEndedError(EmbedcacheError):
@@ -72,6 +82,13 @@ def count_keys(connection: RedisConnection, url: str, tell: Tell) -> KeyCounts:
         return KeyCounts(**described)
 
 
+def give_way() -> None:
+    """Has this process's walks rest while a page is drawn. However often it is called, they go on half of the time."""
+    with _walkers_lock:
+        for walker in _walkers:
+            _tell_child(walker, b"\n")
+
+
 def _has_keys(connection: RedisConnection, many: int) -> bool:
     return connection.drive(_has(many))
 
@@ -88,20 +105,23 @@ def _has(many: int) -> Operation[bool]:
 def _walking(url: str, walk: str, name: str, tell: Tell) -> Iterator[tuple[_Line, BinaryIO]]:
     """Has a process walk, and gives what it says of its result, and where that goes on; ends the process."""
     _wait_a_moment(tell)
-    with (
-        _filled_pipe({"url": url, "walk": walk, "name": name}) as asked,
-        subprocess.Popen(  # noqa: S603 - this module, by this interpreter
-            [sys.executable, "-m", __name__],
-            stdin=asked,
-            stdout=subprocess.PIPE,
-            env=_environment(),
-            start_new_session=True,  # a Ctrl+C at the terminal is for the parent
-        ) as process,
-    ):
+    with subprocess.Popen(  # noqa: S603 - this module, by this interpreter
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,  # unlike in arguments and environment, nobody else can read a password there
+        stdout=subprocess.PIPE,
+        env=_environment(),
+        start_new_session=True,  # a Ctrl+C at the terminal is for the parent
+    ) as process:
         told = cast("BinaryIO", process.stdout)
         try:
+            _tell_child(process, json.dumps({"url": url, "walk": walk, "name": name}).encode() + b"\n")
+            os.set_blocking(cast("BinaryIO", process.stdin).fileno(), False)  # who opens a page waits for no walk
+            with _walkers_lock:
+                _walkers.add(process)
             yield _wait_for_result(told, tell), told
         finally:
+            with _walkers_lock:
+                _walkers.discard(process)
             process.kill()  # it has nothing to clean up
 
 
@@ -112,16 +132,10 @@ def _wait_a_moment(tell: Tell) -> None:
         time.sleep(_TELL_SECONDS)
 
 
-@contextmanager
-def _filled_pipe(line: _Line) -> Iterator[int]:
-    """A pipe to read one line from: unlike arguments and environment, nobody else can read a password there."""
-    reading, writing = os.pipe()
-    try:
-        with os.fdopen(writing, "wb") as stream:
-            _write_line(stream, line)
-        yield reading
-    finally:
-        os.close(reading)
+def _tell_child(process: _Walker, words: bytes) -> None:
+    # It has ended, and whoever waits for its result is told so; or it has been asked to rest often enough.
+    with suppress(BrokenPipeError, BlockingIOError):
+        os.write(cast("BinaryIO", process.stdin).fileno(), words)
 
 
 def _environment() -> dict[str, str]:
@@ -165,14 +179,38 @@ def _write_line(stream: BinaryIO, line: _Line) -> None:
 def _telling(output: BinaryIO) -> Tell:
     """Tells the parent, a few times a second at most, and of the end."""
     due = 0.0
+    rest_until = _rests()
 
     def tell(done: int, total: int | None) -> None:
         nonlocal due
         if done == total or time.monotonic() >= due:
             due = time.monotonic() + _TELL_SECONDS
             _write_line(output, {"done": done, "total": total})
+        until = rest_until()
+        while time.monotonic() < until:
+            time.sleep(_TELL_SECONDS)
+            _write_line(output, {"done": done, "total": total})  # whoever is told can still end it
 
     return tell
+
+
+def _rests() -> Callable[[], float]:
+    """Until when to rest, as `time.monotonic` counts, if the parent has asked for it since, and not too soon again."""
+    asked = sys.stdin.fileno()
+    again = 0.0
+
+    def rest_until() -> float:
+        nonlocal again
+        if not select.select([asked], [], [], 0)[0]:
+            return 0.0
+        if not os.read(asked, io.DEFAULT_BUFFER_SIZE):
+            os._exit(1)  # the parent is gone
+        if (now := time.monotonic()) < again:
+            return 0.0
+        again = now + 2 * _REST_SECONDS
+        return now + _REST_SECONDS
+
+    return rest_until
 
 
 def _tell_index(connection: RedisConnection, name: str, output: BinaryIO) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +23,8 @@ from embedcache.errors import InvalidNameError, ServerReplyError
 from embedcache.index import COLUMNS
 
 ENTRIES = 3_000
+RESTING_LINES = 10
+"""A walk that rests says as often, at least, how far it is: as far as before."""
 
 
 class StopError(Exception):
@@ -158,6 +164,30 @@ def test_a_process_that_was_killed_is_told_of(
     with pytest.raises(WalkEndedError, match="look again"):
         apart.index_cache(connection, valkey.url, "c", kill)
     assert children() == []
+
+
+def test_a_walk_rests_while_a_page_is_drawn(
+    valkey: Server, connection: RedisConnection, cache: EmbeddingsCache
+) -> None:
+    told: list[tuple[int, int | None]] = []
+
+    def give_way(done: int, total: int | None) -> None:
+        told.append((done, total))
+        apart.give_way()
+
+    found = apart.index_cache(connection, valkey.url, "c", give_way)
+    assert len(found) == ENTRIES + 1
+    _, longest = Counter(told).most_common(1)[0]
+    assert longest >= RESTING_LINES
+
+
+def test_a_walk_whose_parent_is_gone_ends(valkey: Server, cache: EmbeddingsCache) -> None:
+    asked = json.dumps({"url": valkey.url, "walk": "count_keys", "name": ""}) + "\n"
+    child = [sys.executable, "-m", "embedcache.apart"]
+    ended = subprocess.run(child, input=asked, text=True, capture_output=True, check=False)
+    assert ended.returncode == 1
+    assert "result" not in ended.stdout
+    assert ended.stderr == ""
 
 
 def test_a_password_is_on_no_command_line(valkey: Server, connection: RedisConnection, cache: EmbeddingsCache) -> None:

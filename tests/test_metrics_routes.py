@@ -20,6 +20,7 @@ from browser import dashboard
 from prometheus_client.parser import text_string_to_metric_families
 from servers import Server, free_port, running
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from embedcache import EmbeddingsCache
 from embedcache.server import EmbeddedServer
@@ -140,6 +141,28 @@ async def test_what_the_dashboard_itself_counts(tmp_path: Path, monkeypatch: pyt
     with EmbeddingsCache("docs") as cache:
         assert cache.stats("all").misses == 1
     st.cache_resource.clear()
+
+
+@pytest.mark.parametrize(
+    ("kind", "accept", "times"),
+    [("http", b"text/html,*/*;q=0.8", 1), ("http", b"*/*", 0), ("websocket", b"text/html", 0)],
+)
+async def test_walks_give_way_to_who_opens_a_page(
+    kind: str, accept: bytes, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[None] = []
+    served: list[object] = []
+    monkeypatch.setattr(serving.apart, "give_way", lambda: given.append(None))
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        served.append(scope)
+
+    async def nothing(*_: object) -> dict[str, object]:
+        return {}
+
+    scope = {"type": kind, "headers": [(b"accept", accept)]}
+    await serving.WalksGiveWay(page)(scope, nothing, nothing)
+    assert (len(given), served) == (times, [scope])
 
 
 async def test_copies_kept_long_enough_go_though_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:

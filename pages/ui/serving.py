@@ -2,6 +2,8 @@
 
 Both answer without a login, with names of caches and models but nothing of their entries: like the dashboard, on this
 machine alone, unless the server is told to listen elsewhere. Neither starts an embedded server that is gone.
+
+And what it does before any page runs: it loads what pages need, and has walks over keys give way to who opens one.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from embedcache import EmbedcacheError, InvalidInputError, inspector
+from embedcache import EmbedcacheError, InvalidInputError, apart, inspector
 from embedcache.connection import RedisConnection
 from embedcache.errors import TransferError
 from embedcache.integrations.prometheus import ProcessCollector, SharedCollector
@@ -53,7 +58,21 @@ async def metrics(request: Request) -> Response:
     return Response(await run_in_threadpool(_exposition, encode), headers={"Content-Type": content_type})
 
 
+class WalksGiveWay:
+    """ASGI middleware: walks over keys rest from a browser's first request on, a second before a page runs."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves the request, as ASGI has it."""
+        if scope["type"] == "http" and "text/html" in Headers(scope=scope).get("accept", ""):
+            apart.give_way()
+        await self._app(scope, receive, send)
+
+
 ROUTES: Final = (Route("/healthz", healthz), Route("/metrics", metrics))
+MIDDLEWARE: Final = (Middleware(WalksGiveWay),)
 
 
 @asynccontextmanager
