@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from embedcache import HFTextVectorizer, codec
 from embedcache.keyspace import Keyspace
+from embedcache.matrices import decode_matrix
 from embedcache.metadata import pack_metadata
 from embedcache.packing import pack_text
 
@@ -101,7 +102,7 @@ def through_codec(texts: list[str], vectors: Matrix, dtype: str) -> tuple[Matrix
     tags = [pack_text(space, text, "model")[1] for text in texts]
     packed = [vector or b"" for vector in codec.encode_vectors(vectors, stored)]  # an empty one would be a miss
     values = [codec.encode(tag, vector, stored, None, rest) for tag, vector in zip(tags, packed, strict=True)]
-    rows = codec.decode_matrix(values, tags, vectors.shape[1])
+    rows = decode_matrix(values, tags, vectors.shape[1])
     if not rows.mask.all():
         raise RuntimeError(f"{(~rows.mask).sum()} vectors did not come back from {dtype}")
     return rows.matrix, len(packed[0])

@@ -28,7 +28,6 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgpack
 import numpy as np
-import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from embedcache.entry import CacheEntry, FloatArray, Metadata, Text
@@ -45,10 +44,10 @@ HEADER_BYTES: Final = 24
 
 _HEADER: Final = struct.Struct("<4sIIIBBHI")
 _TAG: Final = struct.Struct("<BHI")
-_CHECKED_FROM: Final = 12
-_CHECKSUM_BITS: Final = 0xFFFFFFFF
+CHECKED_FROM: Final = 12
+CHECKSUM_BITS: Final = 0xFFFFFFFF
 _ALIGNMENT: Final = 8
-_DTYPE_BITS: Final = 0x0F
+DTYPE_BITS: Final = 0x0F
 _SCALE: Final = np.dtype("<f4")
 
 MAX_DIMENSION: Final = 65_536
@@ -72,9 +71,9 @@ class StoredDtype(NamedTuple):
     converted: bool = False
 
 
-_FLOAT32: Final = StoredDtype(1, "float32", np.dtype("<f4"))
+FLOAT32: Final = StoredDtype(1, "float32", np.dtype("<f4"))
 _DTYPES: Final = (
-    _FLOAT32,
+    FLOAT32,
     StoredDtype(2, "float64", np.dtype("<f8")),
     StoredDtype(3, "float16", np.dtype("<f2"), converted=True),
     StoredDtype(4, "int8", np.dtype("<i1"), scaled=True, converted=True),
@@ -186,7 +185,7 @@ def encode(tag: bytes, vector: Buffer, dtype: StoredDtype, ttl: int | None, rest
 
 def checksum(checked: Buffer) -> int:
     """The checksum of what follows it in a value."""
-    return xxh3_64_intdigest(checked) & _CHECKSUM_BITS
+    return xxh3_64_intdigest(checked) & CHECKSUM_BITS
 
 
 # MessagePack by hand for what is the same in every entry: an array of two, of which the first is a float64.
@@ -204,7 +203,7 @@ def is_sound(value: bytes) -> bool:
     return (
         value.startswith(MAGIC)
         and len(value) > HEADER_BYTES
-        and checksum(memoryview(value)[_CHECKED_FROM:]) == int.from_bytes(value[8:12], "little")
+        and checksum(memoryview(value)[CHECKED_FROM:]) == int.from_bytes(value[8:12], "little")
     )
 
 
@@ -237,7 +236,7 @@ def decode_head(value: bytes) -> Head | None:
     if len(value) < HEADER_BYTES or not value.startswith(MAGIC):
         return None
     _, ttl, _, offset, packing, kind, model_bytes, text_bytes = _HEADER.unpack_from(value)
-    dtype = _BY_CODE.get(packing & _DTYPE_BITS)
+    dtype = _BY_CODE.get(packing & DTYPE_BITS)
     text_end = HEADER_BYTES + text_bytes
     model_end = text_end + 1 + model_bytes
     end = offset - (packing >> 4)
@@ -298,11 +297,11 @@ def decode(value: bytes | None, key: str, tag: bytes, text: Text, model_name: st
     """
     if value is None or len(value) <= HEADER_BYTES:
         return None
-    magic, ttl, expected, offset, packing = _START.unpack_from(value)
+    magic, ttl, expected, offset, packing = START.unpack_from(value)
     if (  # as `checksum`, whose call would be a twentieth of all this
         magic != MAGIC
         or not value.startswith(tag, TAG_OFFSET)
-        or xxh3_64_intdigest(memoryview(value)[_CHECKED_FROM:]) & _CHECKSUM_BITS != expected
+        or xxh3_64_intdigest(memoryview(value)[CHECKED_FROM:]) & CHECKSUM_BITS != expected
     ):
         return None
     start = TAG_OFFSET + len(tag)
@@ -342,7 +341,7 @@ def _entry(  # built in one place, in the order in which the API documents the k
     offset: int,
     packing: int,
 ) -> CacheEntry | None:
-    vector = _decode_vector(value, offset, packing & _DTYPE_BITS)
+    vector = decode_vector(value, offset, packing & DTYPE_BITS)
     if vector is None:
         return None
     return {
@@ -357,15 +356,15 @@ def _entry(  # built in one place, in the order in which the API documents the k
     }
 
 
-_START: Final = struct.Struct("<4sIIIB")
+START: Final = struct.Struct("<4sIIIB")
 _FLOAT: Final = struct.Struct(">d")
 
 
-def _decode_vector(value: bytes, offset: int, code: int) -> FloatArray | None:
+def decode_vector(value: bytes, offset: int, code: int) -> FloatArray | None:
     """The vector as float32 or float64, a read-only view of the value where no conversion is needed."""
-    if code == _FLOAT32.code:  # nearly always, and then the rest is known
+    if code == FLOAT32.code:  # nearly always, and then the rest is known
         size = len(value) - offset
-        return np.frombuffer(value, _FLOAT32.item, size >> 2, offset) if size > 0 and not size & 3 else None
+        return np.frombuffer(value, FLOAT32.item, size >> 2, offset) if size > 0 and not size & 3 else None
     dtype = _BY_CODE.get(code)
     if dtype is None:
         return None
@@ -385,108 +384,7 @@ def _decode_vector(value: bytes, offset: int, code: int) -> FloatArray | None:
 def rounded(matrix: FloatArray, dtype: StoredDtype) -> FloatArray:
     """A matrix (n, d) as it is read back after it was stored so; NaN in rows that are not finite in that dtype."""
     rows = [
-        None if packed is None else _decode_vector(bytes(packed), 0, dtype.code)
+        None if packed is None else decode_vector(bytes(packed), 0, dtype.code)
         for packed in encode_vectors(matrix, dtype)
     ]
     return np.stack([np.full(matrix.shape[1], np.nan, np.float32) if row is None else row for row in rows])
-
-
-class Rows(NamedTuple):
-    """Many vectors in one matrix.
-
-    Attributes:
-        matrix: Shape (n, d), rows of misses NaN: float64 where every hit is stored so, else float32.
-        mask: bool, shape (n,): which rows are hits.
-        any_ttl: Whether a hit has a TTL of its own.
-    """
-
-    matrix: FloatArray
-    mask: npt.NDArray[np.bool_]
-    any_ttl: bool
-
-
-def decode_matrix(values: Sequence[bytes | None], tags: Sequence[bytes], dimension: int | None) -> Rows:
-    """The vectors alone: what `EmbeddingsCache.mget_embeddings` returns.
-
-    Entries of another dimension than `dimension`, or than the first hit's where it is None, are misses. Where nothing
-    is hit and no dimension given, d is 0.
-    """
-    return _float32_rows(values, tags, dimension) or _mixed_rows(values, tags, dimension)
-
-
-def _float32_rows(values: Sequence[bytes | None], tags: Sequence[bytes], dimension: int | None) -> Rows | None:
-    """The rows where all hits store float32 of one length, copied into place with no object per entry; else None."""
-    size = _payload_bytes(values, tags)
-    if size < 1 or size % _FLOAT32.item.itemsize or dimension not in (None, size // _FLOAT32.item.itemsize):
-        return None
-    absent = np.full(size // _FLOAT32.item.itemsize, np.nan, _FLOAT32.item).tobytes()
-    rows: list[Buffer] = []
-    misses: list[int] = []
-    ttls = 0
-    float32 = _FLOAT32.code
-    for value, tag in zip(values, tags, strict=True):
-        if value is not None and len(value) > HEADER_BYTES:
-            magic, ttl, expected, offset, packing = _START.unpack_from(value)
-            # As `checksum`, whose call would be a tenth of all this.
-            if (
-                magic == MAGIC
-                and value.startswith(tag, TAG_OFFSET)
-                and xxh3_64_intdigest((view := memoryview(value))[_CHECKED_FROM:]) & _CHECKSUM_BITS == expected
-            ):
-                if packing & _DTYPE_BITS != float32 or len(value) - offset != size:
-                    return None
-                rows.append(view[offset:])
-                ttls |= ttl
-                continue
-        misses.append(len(rows))
-        rows.append(absent)
-    # One join of all the rows costs half of copying each into its place. Of a bytearray, the matrix can be written to.
-    matrix: FloatArray = np.frombuffer(bytearray().join(rows), _FLOAT32.item).reshape(len(values), -1)
-    mask = np.ones(len(values), dtype=np.bool_)
-    mask[misses] = False
-    return Rows(matrix, mask, ttls > 0)
-
-
-def _payload_bytes(values: Sequence[bytes | None], tags: Sequence[bytes]) -> int:
-    """Length of the first hit's vector in bytes, 0 where there is no hit.
-
-    A hit and not just a value, for the whole matrix is made by it: a damaged one may claim any length.
-    """
-    for value, tag in zip(values, tags, strict=True):
-        if value is not None and _is_hit(value, tag):
-            return len(value) - head_bytes(value)
-    return 0
-
-
-def _is_hit(value: bytes, tag: bytes) -> bool:
-    return value.startswith(tag, TAG_OFFSET) and is_sound(value)
-
-
-def _mixed_rows(values: Sequence[bytes | None], tags: Sequence[bytes], dimension: int | None) -> Rows:
-    """The rows of values of any dtype and dimension."""
-    vectors: list[FloatArray | None] = []
-    any_ttl = False
-    for value, tag in zip(values, tags, strict=True):
-        vector = None
-        if value is not None and _is_hit(value, tag):
-            vector = _decode_vector(value, int.from_bytes(value[12:16], "little"), value[16] & _DTYPE_BITS)
-            any_ttl = any_ttl or own_ttl(value) is not None
-        vectors.append(vector)
-    return Rows(*stack(vectors, dimension), any_ttl)
-
-
-def stack(vectors: Sequence[FloatArray | None], dimension: int | None) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """Vectors in one matrix (n, d) as `decode_matrix` makes it, None and those of another dimension being misses."""
-    if dimension is None:
-        dimension = next((len(vector) for vector in vectors if vector is not None), 0)
-    hits = [vector for vector in vectors if vector is not None and len(vector) == dimension]
-    dtype = np.float64 if hits and {vector.dtype for vector in hits} == {np.dtype(np.float64)} else np.float32
-    if hits and len(hits) == len(vectors):
-        # A third of the time of filling the rows one by one.
-        joined: FloatArray = np.concatenate(hits, dtype=dtype)
-        return joined.reshape(len(hits), dimension), np.ones(len(hits), dtype=np.bool_)
-    mask = np.array([vector is not None and len(vector) == dimension for vector in vectors], dtype=np.bool_)
-    matrix: FloatArray = np.full((len(vectors), dimension), np.nan, dtype)
-    if hits:
-        matrix[mask] = np.concatenate(hits).reshape(len(hits), dimension)
-    return matrix, mask

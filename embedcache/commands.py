@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -19,13 +20,16 @@ Operation: TypeAlias = Generator[list[Command], list[Any], R]
 class Posted(list[Command]):
     """A batch that is sent now and whose replies are asked for later, by yielding `REPLIES`; this yield gives none.
 
-    Meanwhile the operation works on what it has, and the server on the batch. In between it yields nothing else. A
-    batch may be sent twice where its replies get lost on the way, so it is one that does no harm the second time.
+    Meanwhile the operation works on what it has, and the server on the batch. In between it posts more at most, but
+    yields nothing else. A batch may be sent twice where its replies get lost on the way, so it is one that does no harm
+    the second time. It is never empty.
     """
 
 
 REPLIES: Final = Posted()
-"""Yielded for the replies of the batch that was posted."""
+"""Yielded for the replies of a batch that was posted: of the first whose replies were not asked for yet."""
+
+_AHEAD: Final = 4
 
 CHUNK_ENTRIES: Final = 1_000
 """Entries moved by one command. Larger ones gained no speed and hold the server up for longer."""
@@ -72,6 +76,23 @@ def raise_if_error(reply: object) -> None:
     """Raises a reply that is an error of the server."""
     if isinstance(reply, ServerReplyError):
         raise reply
+
+
+def run_ahead(
+    batches: Iterable[tuple[T, Sequence[Command]]], take: Callable[[T, list[Any]], object]
+) -> Operation[None]:
+    """Sends batches, each with what it is for, and hands the replies over in order, some batches later.
+
+    So the next batch is made, and the replies to an earlier one are worked on, while the server is at it.
+    """
+    waiting: deque[T] = deque()
+    for purpose, commands in batches:
+        yield Posted(commands)
+        waiting.append(purpose)
+        if len(waiting) == _AHEAD:
+            take(waiting.popleft(), (yield REPLIES))
+    while waiting:
+        take(waiting.popleft(), (yield REPLIES))
 
 
 def run_script(

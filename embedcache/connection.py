@@ -14,6 +14,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
@@ -43,7 +44,7 @@ from embedcache.errors import CacheUnavailableError, EmbeddedServerError
 from embedcache.event_loops import LoopClient
 from embedcache.operations import Command, Operation, Posted
 from embedcache.read_only import check_reads
-from embedcache.round_trips import AsyncPost, KeptConnections, Post, apost, asend, send
+from embedcache.round_trips import AsyncPosts, KeptConnections, Posts, asend, send
 from embedcache.server import EmbeddedServer
 from embedcache.urls import EMBEDDED_URL, URL_VARIABLE, mask_password, parse, parse_embedded, scheme_of
 
@@ -143,43 +144,39 @@ class RedisConnection:
                 those was sent.
             EmbedcacheError: What the operation itself raises.
         """
-        post: Post | None = None
+        posts: Posts | None = None
         try:
             commands = next(operation)
             while True:
                 if type(commands) is not Posted:
                     replies = self._exchange(commands, background=background)
-                elif post is None:
-                    post, replies = self._post(commands), []
                 else:
-                    replies = self._collect(post, background=background)
-                    post = None
+                    posts = posts or Posts(self._kept)
+                    replies = self._post(posts, commands) if commands else self._collect(posts, background=background)
                 commands = operation.send(replies)
         except StopIteration as end:
             return cast("R", end.value)
         finally:
-            if post is not None:
-                post.discard()
+            if posts is not None:
+                posts.discard()
 
     async def adrive(self, operation: Operation[R]) -> R:
         """Async twin of `drive`, on the running loop's client."""
-        post: AsyncPost | None = None
+        posts: AsyncPosts | None = None
         try:
             commands = next(operation)
             while True:
                 if type(commands) is not Posted:
                     replies = await self._aexchange(commands)
-                elif post is None:
-                    post, replies = await self._apost(commands), []
                 else:
-                    replies = await self._acollect(post)
-                    post = None
+                    posts = posts or AsyncPosts()
+                    replies = await (self._apost(posts, commands) if commands else self._acollect(posts))
                 commands = operation.send(replies)
         except StopIteration as end:
             return cast("R", end.value)
         finally:
-            if post is not None:
-                await post.discard()
+            if posts is not None:
+                await posts.discard()
 
     def _exchange(self, commands: Sequence[Command], *, background: bool) -> list[Any]:
         if self._read_only:
@@ -203,38 +200,31 @@ class RedisConnection:
                 return send(client, commands)
         return kept.send(commands)
 
-    def _post(self, commands: list[Command]) -> Post:
+    def _post(self, posts: Posts, commands: Sequence[Command]) -> list[Any]:
         if self._read_only:
             check_reads(commands)
-        if self._kept is None:
-            return Post(commands)  # a client of somebody else's: sent when its replies are asked for
-        try:
-            return self._kept.post(commands)
-        except _NO_ANSWER:
-            return Post(commands)  # that is dealt with when its replies are asked for
+        with suppress(*_NO_ANSWER):  # that is dealt with when its replies are asked for
+            posts.send(commands)
+        return []
 
-    def _collect(self, post: Post, *, background: bool) -> list[Any]:
-        try:
-            replies = post.replies()
-        except _NO_ANSWER:
-            replies = None
-        return self._exchange(post.commands, background=background) if replies is None else replies
+    def _collect(self, posts: Posts, *, background: bool) -> list[Any]:
+        commands, replies = posts.batches[0], None
+        with suppress(*_NO_ANSWER):  # they got lost on the way: asked for once more
+            replies = posts.replies()
+        return self._exchange(commands, background=background) if replies is None else replies
 
-    async def _apost(self, commands: list[Command]) -> AsyncPost:
+    async def _apost(self, posts: AsyncPosts, commands: Sequence[Command]) -> list[Any]:
         if self._read_only:
             check_reads(commands)
-        try:
-            return await apost(await self.async_client(), commands)
-        except _NO_ANSWER:
-            return AsyncPost(commands)
+        with suppress(*_NO_ANSWER):
+            await posts.send(self.async_client, commands)
+        return []
 
-    async def _acollect(self, post: AsyncPost) -> list[Any]:
-        try:
-            replies = await post.replies()
-        except _NO_ANSWER:
-            await post.discard()
-            replies = None
-        return await self._aexchange(post.commands) if replies is None else replies
+    async def _acollect(self, posts: AsyncPosts) -> list[Any]:
+        commands, replies = posts.batches[0], None
+        with suppress(*_NO_ANSWER):
+            replies = await posts.replies()
+        return await self._aexchange(commands) if replies is None else replies
 
     async def _aexchange(self, commands: Sequence[Command]) -> list[Any]:
         if self._read_only:

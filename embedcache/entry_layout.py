@@ -7,24 +7,20 @@ the same in each of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from enum import Enum
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias
 
 from embedcache.commands import Operation, ServerAbilities
 from embedcache.entry import CacheEntry
 from embedcache.keyspace import Keyspace
-from embedcache.packing import Writes
+from embedcache.packing import Part, Writes
 
 LayoutName = Literal["packed", "redisvl"]
 
 
-class Restart(Enum):
-    """How far a read has come with restarting the TTLs of what it found."""
-
-    DONE = "done, or not wanted"
-    POSTED = "under way"
-    DUE = "to be done by the caller, for entries that turn out to have a TTL of their own"
+Values: TypeAlias = Sequence[bytes | None]
+"""Packed values, None under a key that is not there. What cannot be read is a value that `codec.is_sound` refuses."""
+Take: TypeAlias = Callable[[Part, Values], object]
 
 
 class EntryLayout(Protocol):
@@ -39,19 +35,19 @@ class EntryLayout(Protocol):
         """Whether keys of bytes are made of their hex digits: `Keyspace.hex_bytes`."""
 
     def read(
-        self, space: Keyspace, able: ServerAbilities, keys: Sequence[str], *, refresh: bool
-    ) -> Operation[tuple[list[bytes | None], Restart]]:
-        """The packed values under the keys, and how far their TTLs are restarted.
+        self, space: Keyspace, able: ServerAbilities, parts: Iterable[Part], take: Take, *, refresh: bool
+    ) -> Operation[bool]:
+        """Reads the values under keys and hands them to `take`, part by part; returns whether TTLs are to be restarted.
 
-        Under a key that is not there lies None; what cannot be read is a value that `codec.is_sound` refuses. In a
-        cache without a default TTL, restarting is due: few entries there, if any, have one. In one with a default, it
-        is done, or posted as the last thing: the caller decodes what was read and then calls `finish`.
+        Parts are made, and values taken, while the server works where it can be. In a cache that has a default TTL,
+        TTLs are restarted on the way. In one without, few entries if any have one: then, and where the server refused,
+        that is left to the caller, for those entries that turn out to have one.
         """
 
-    def finish(
-        self, able: ServerAbilities, restart: Restart, keys: Sequence[str], values: Sequence[bytes | None]
-    ) -> Operation[None]:
-        """Ends what `read` has begun, where that is not done: restarts due TTLs, or looks whether posted ones were."""
+    def read_one(
+        self, space: Keyspace, able: ServerAbilities, key: str, *, refresh: bool
+    ) -> Operation[tuple[bytes | None, bool]]:
+        """The value under one key, and what `read` returns."""
 
     def restart(self, able: ServerAbilities, ttls: Mapping[str, int]) -> Operation[None]:
         """Restarts these keys' TTLs, of so many seconds."""

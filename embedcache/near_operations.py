@@ -16,13 +16,14 @@ from typing import Final, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from embedcache import codec, operations
+from embedcache import operations
 from embedcache.counters import Counters
 from embedcache.counting import count_lookup
 from embedcache.entry import CacheEntry, FloatArray, Text
 from embedcache.entry_layout import EntryLayout
 from embedcache.errors import InvalidInputError
 from embedcache.keyspace import Keyspace, check_batch, check_dimension, check_keys, encode_texts
+from embedcache.matrices import stack
 from embedcache.near import NearCache, near_caches
 from embedcache.operations import Command, Operation, Read, ServerAbilities, chunks, run_script
 from embedcache.packed_layout import PACKED
@@ -108,7 +109,7 @@ def mget_embeddings(
         read = yield from _ask(near, space, able, texts, asked, model_name, refresh=refresh, layout=layout)
         for index, entry in zip(asked, read.entries, strict=True):
             vectors[index] = None if entry is None else entry["embedding"]
-    matrix, mask = codec.stack(vectors, dimension)
+    matrix, mask = stack(vectors, dimension)
     missing = [] if mask.all() else np.flatnonzero(~mask[asked]).tolist()
     near_hits = int(mask.sum()) - (len(asked) - len(missing))
     _count(counters, model_name, started, [texts[index] for index in asked], read, missing, near_hits)

@@ -38,10 +38,21 @@ from embedcache.commands import (
 from embedcache.counters import Counters
 from embedcache.counting import count_lookup, count_lookup_by_keys
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, FloatArray, Never, Text
-from embedcache.entry_layout import EntryLayout, Restart
+from embedcache.entry_layout import EntryLayout, Values
 from embedcache.keyspace import Keyspace, check_dimension, check_keys
+from embedcache.matrices import MatrixDecoder
 from embedcache.packed_layout import PACKED
-from embedcache.packing import Writes, check_fields, pack_items, pack_one, pack_text, pack_texts
+from embedcache.packing import (
+    Part,
+    TextBatch,
+    Writes,
+    check_fields,
+    key_parts,
+    pack_items,
+    pack_one,
+    pack_text,
+    pack_texts,
+)
 
 __all__ = [
     "CHUNK_BYTES",
@@ -99,15 +110,21 @@ def read_entries(
     layout: EntryLayout = PACKED,
 ) -> Operation[Read]:
     """The entries of these texts, without counting the lookup."""
-    keys, tags = pack_texts(space, texts, model_name)
-    values, restart = yield from layout.read(space, able, keys, refresh=refresh)
-    found = [
-        codec.decode(value, key, tag, text, model_name)
-        for value, key, tag, text in zip(values, keys, tags, texts, strict=True)
-    ]
-    if restart is Restart.POSTED or (restart is Restart.DUE and _any_ttl(found)):
-        yield from layout.finish(able, restart, keys, values)
-    return Read(keys, values, found)
+    batch = TextBatch(space, texts, model_name)
+    read = Read(batch.keys, [], [])
+
+    def take(part: Part, values: Values) -> None:
+        read.values.extend(values)
+        asked = texts[part.start : part.start + len(values)]
+        read.entries.extend(
+            codec.decode(value, key, tag, text, model_name)
+            for value, key, tag, text in zip(values, part.keys, part.tags, asked, strict=True)
+        )
+
+    due = yield from layout.read(space, able, batch.parts(), take, refresh=refresh)
+    if due and _any_ttl(read.entries):
+        yield from layout.restart(able, codec.own_ttls(read.keys, read.values))
+    return read
 
 
 def _missing(found: Sequence[object]) -> Sequence[int]:
@@ -127,15 +144,14 @@ def get_one(
     """The entry of one text, or None: `mget` without its lists."""
     started = perf_counter_ns()
     key, tag = pack_text(space, text, model_name)
-    keys = [key]
-    values, restart = yield from layout.read(space, able, keys, refresh=refresh)
-    entry = codec.decode(values[0], key, tag, text, model_name)
-    if restart is Restart.DUE and entry is not None and entry["ttl"]:
-        yield from layout.finish(able, restart, keys, values)
+    value, due = yield from layout.read_one(space, able, key, refresh=refresh)
+    entry = codec.decode(value, key, tag, text, model_name)
+    if due and entry is not None and entry["ttl"]:
+        yield from layout.restart(able, {key: entry["ttl"]})
     if entry is None:
-        count_lookup(counters, model_name, started, keys, (text,), values, (0,))
+        count_lookup(counters, model_name, started, [key], (text,), [value], (0,))
     else:
-        counters.looked_up(model_name, started, keys, (text,), 0, len(values[0] or b""))
+        counters.looked_up(model_name, started, [key], (text,), 0, len(value or b""))
     return entry
 
 
@@ -151,10 +167,16 @@ def mget_by_keys(
     """The entries under these keys; None for a miss and for a key outside the namespace."""
     started = perf_counter_ns()
     owned = [key for key in check_keys(keys) if space.owns(key)]
-    values, restart = yield from layout.read(space, able, owned, refresh=refresh)
-    found = {key: codec.decode_by_key(value, key) for key, value in zip(owned, values, strict=True)}
-    if restart is Restart.POSTED or (restart is Restart.DUE and _any_ttl(found.values())):
-        yield from layout.finish(able, restart, owned, values)
+    values: list[bytes | None] = []
+    found: dict[str, CacheEntry | None] = {}
+
+    def take(part: Part, read: Values) -> None:
+        values.extend(read)
+        found.update((key, codec.decode_by_key(value, key)) for key, value in zip(part.keys, read, strict=True))
+
+    due = yield from layout.read(space, able, key_parts(owned), take, refresh=refresh)
+    if due and _any_ttl(found.values()):
+        yield from layout.restart(able, codec.own_ttls(owned, values))
     count_lookup_by_keys(counters, started, owned, values, [found[key] for key in owned])
     return [found.get(key) for key in keys]
 
@@ -174,13 +196,20 @@ def mget_embeddings(
     started = perf_counter_ns()
     if dimension is not None:
         dimension = check_dimension(dimension)
-    keys, tags = pack_texts(space, texts, model_name)
-    values, restart = yield from layout.read(space, able, keys, refresh=refresh)
-    rows = codec.decode_matrix(values, tags, dimension)
-    if restart is Restart.POSTED or (restart is Restart.DUE and rows.any_ttl):
-        yield from layout.finish(able, restart, keys, values)
+    batch = TextBatch(space, texts, model_name)
+    values: list[bytes | None] = []
+    decoder = MatrixDecoder(dimension)
+
+    def take(part: Part, read: Values) -> None:
+        values.extend(read)
+        decoder.add(read, part.tags)
+
+    due = yield from layout.read(space, able, batch.parts(), take, refresh=refresh)
+    rows = decoder.rows()
+    if due and rows.any_ttl:
+        yield from layout.restart(able, codec.own_ttls(batch.keys, values))
     missing = [] if rows.mask.all() else np.flatnonzero(~rows.mask).tolist()
-    count_lookup(counters, model_name, started, keys, texts, values, missing)
+    count_lookup(counters, model_name, started, batch.keys, texts, values, missing)
     return rows.matrix, rows.mask
 
 

@@ -8,31 +8,30 @@ the value is made here, and a script compares and writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha1
 from itertools import chain
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgpack
 
 from embedcache import codec
 from embedcache.commands import (
-    REPLIES,
     Command,
     Operation,
-    Posted,
     ServerAbilities,
     checked,
     chunks,
     is_refusal,
     raise_if_error,
+    run_ahead,
     run_script,
 )
 from embedcache.entry import CacheEntry
-from embedcache.entry_layout import Restart
+from embedcache.entry_layout import Take
 from embedcache.errors import EmbedcacheError, ServerReplyError
 from embedcache.keyspace import Keyspace
-from embedcache.packing import Writes
+from embedcache.packing import PART_ENTRIES, Part, Writes
 from embedcache.scripts import CHANGE_TTL, READ_RESTARTING_TTLS, REPLACE_UNCHANGED, RESTART_TTLS, WRITE_WITH_TTL
 
 MAX_TRIES: Final = 50
@@ -51,35 +50,46 @@ class PackedLayout:
     # ---------------------------------------------------------------------------------------- reading
 
     def read(
-        self, space: Keyspace, able: ServerAbilities, keys: Sequence[str], *, refresh: bool
-    ) -> Operation[tuple[list[bytes | None], Restart]]:
+        self, space: Keyspace, able: ServerAbilities, parts: Iterable[Part], take: Take, *, refresh: bool
+    ) -> Operation[bool]:
         """See `EntryLayout.read`."""
+        following = iter(parts)
+        first = next(following, None)
+        if first is None:
+            return False
         restarting = refresh and space.ttl is not None and able.scripts
-        if restarting and 0 < len(keys) < _LARGE_READ:
-            found = yield from run_script(able, READ_RESTARTING_TTLS, keys)
-            if found is not None:
-                return found, Restart.DONE
-        values: list[bytes | None] = []
-        for chunk in chunks(keys):
-            (found,) = yield [("MGET", *chunk)]
-            raise_if_error(found)
-            values += found
-            if restarting and able.scripts:
-                yield Posted([("EVALSHA", RESTART_TTLS.sha, len(chunk), *chunk)])
-                if len(values) == len(keys):
-                    return values, Restart.POSTED
-                yield from self.finish(able, Restart.POSTED, chunk, found)
-        return values, Restart.DUE if refresh else Restart.DONE
+        if restarting and len(first.keys) < _LARGE_READ:
+            values = yield from run_script(able, READ_RESTARTING_TTLS, first.keys)
+            if values is not None:
+                take(first, values)
+                return False
+            restarting = False
+        refused: list[ServerReplyError] = []
 
-    def finish(
-        self, able: ServerAbilities, restart: Restart, keys: Sequence[str], values: Sequence[bytes | None]
-    ) -> Operation[None]:
-        """See `EntryLayout.finish`."""
-        if restart is Restart.POSTED:
-            (reply,) = yield REPLIES
-            if not isinstance(reply, ServerReplyError):
-                return
-        yield from self.restart(able, codec.own_ttls(keys, values))
+        def answered(part: Part, replies: Sequence[Any]) -> None:
+            values, *restarts = replies
+            raise_if_error(values)
+            refused.extend(reply for reply in restarts if isinstance(reply, ServerReplyError))
+            take(part, values)
+
+        if len(first.keys) < PART_ENTRIES:  # it is the only one
+            answered(first, (yield _reading(first.keys, restarting)))
+        else:
+            batches = ((part, _reading(part.keys, restarting)) for part in chain([first], following))
+            yield from run_ahead(batches, answered)
+        return refresh and (not restarting or bool(refused))
+
+    def read_one(
+        self, space: Keyspace, able: ServerAbilities, key: str, *, refresh: bool
+    ) -> Operation[tuple[bytes | None, bool]]:
+        """See `EntryLayout.read_one`."""
+        if refresh and space.ttl is not None and able.scripts:
+            values = yield from run_script(able, READ_RESTARTING_TTLS, [key])
+            if values is not None:
+                return values[0], False
+        (values,) = yield [("MGET", key)]  # nil, not an error, for a key of another type
+        raise_if_error(values)
+        return values[0], refresh
 
     def restart(self, able: ServerAbilities, ttls: Mapping[str, int]) -> Operation[None]:
         """See `EntryLayout.restart`."""
@@ -183,6 +193,11 @@ def _flaw(value: bytes) -> str | None:
 
 
 # ------------------------------------------------------------------------------------------------ commands
+
+
+def _reading(keys: Sequence[str], restarting: bool) -> list[Command]:
+    read: Command = ("MGET", *keys)
+    return [read, ("EVALSHA", RESTART_TTLS.sha, len(keys), *keys)] if restarting else [read]
 
 
 def _write_with_ttl(able: ServerAbilities, writes: Writes, ttl: int) -> Operation[None]:

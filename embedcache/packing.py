@@ -6,9 +6,9 @@ name the one that failed: a Python call per check and item cost as much as the r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,57 @@ def pack_text(space: Keyspace, text: Text, model_name: str) -> tuple[str, bytes]
     return key, codec.tag_prefix(len(encoded), len(model), is_bytes) + identity
 
 
+class Part(NamedTuple):
+    """Keys that are looked up together, and where they begin among all.
+
+    Attributes:
+        start: The first one's index.
+        keys: Some of the keys.
+        tags: What the value under each must carry to be a hit; empty for keys that were given as such.
+    """
+
+    start: int
+    keys: Sequence[str]
+    tags: Sequence[bytes]
+
+
+PART_ENTRIES: Final = 250
+"""The vectors of 1,000 texts in one part took 1.4 times as long as a bare MGET; in two parts 1.22, in four 1.18."""
+
+
+class TextBatch:
+    """Texts to be looked up, checked, whose keys and tags are made part by part: that is a third of a lookup's work.
+
+    Attributes:
+        keys: Those of the parts that were made so far.
+
+    Raises:
+        InvalidTextError: A text cannot be cached.
+        InvalidModelNameError: The model name cannot be used.
+    """
+
+    def __init__(self, space: Keyspace, texts: Sequence[Text], model_name: str) -> None:
+        self.keys: list[str] = []
+        self._space = space
+        self._suffix = b":" + encode_model_name(model_name)
+        self._texts = texts
+        self._encoded = encode_texts(texts)
+
+    def parts(self) -> Iterator[Part]:
+        """All of them, in order."""
+        for start in range(0, len(self._encoded), PART_ENTRIES):
+            part = slice(start, start + PART_ENTRIES)
+            keys, tags = _pack_encoded(self._space, self._texts[part], self._encoded[part], self._suffix)
+            self.keys += keys
+            yield Part(start, keys, tags)
+
+
+def key_parts(keys: Sequence[str]) -> Iterator[Part]:
+    """Keys that are known, in parts."""
+    for start in range(0, len(keys), PART_ENTRIES):
+        yield Part(start, keys[start : start + PART_ENTRIES], ())
+
+
 def pack_texts(space: Keyspace, texts: Sequence[Text], model_name: str) -> tuple[list[str], list[bytes]]:
     """The keys of the texts, and the tags that their values must carry.
 
@@ -57,7 +108,12 @@ def pack_texts(space: Keyspace, texts: Sequence[Text], model_name: str) -> tuple
         InvalidModelNameError: The model name cannot be used.
     """
     suffix = b":" + encode_model_name(model_name)
-    encoded = encode_texts(texts)
+    return _pack_encoded(space, texts, encode_texts(texts), suffix)
+
+
+def _pack_encoded(
+    space: Keyspace, texts: Sequence[Text], encoded: Sequence[bytes], suffix: bytes
+) -> tuple[list[str], list[bytes]]:
     identities = [text + suffix for text in encoded]
     model_bytes = len(suffix) - 1
     # Texts have few different lengths: what stands before an identity is looked up, not packed anew for each.

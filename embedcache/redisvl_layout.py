@@ -9,7 +9,7 @@ restarts it with the cache's default, but never so that it ends sooner, and one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
 
 from embedcache import codec
@@ -24,10 +24,10 @@ from embedcache.commands import (
     run_script,
 )
 from embedcache.entry import CacheEntry
-from embedcache.entry_layout import Restart
+from embedcache.entry_layout import Take
 from embedcache.errors import EmbedcacheError, InvalidInputError
 from embedcache.keyspace import Keyspace
-from embedcache.packing import Writes
+from embedcache.packing import Part, Writes
 from embedcache.redisvl_format import (
     ENTRY_FIELDS,
     IDENTITY_FIELDS,
@@ -133,11 +133,25 @@ class RedisVLLayout:
     # ---------------------------------------------------------------------------------------- reading
 
     def read(
-        self, space: Keyspace, able: ServerAbilities, keys: Sequence[str], *, refresh: bool
-    ) -> Operation[tuple[list[bytes | None], Restart]]:
+        self, space: Keyspace, able: ServerAbilities, parts: Iterable[Part], take: Take, *, refresh: bool
+    ) -> Operation[bool]:
         """See `EntryLayout.read`."""
-        values: list[bytes | None] = []
         default = space.ttl if refresh else None
+        for part in parts:
+            take(part, (yield from self._read(able, part.keys, default)))
+        return refresh and default is None
+
+    def read_one(
+        self, space: Keyspace, able: ServerAbilities, key: str, *, refresh: bool
+    ) -> Operation[tuple[bytes | None, bool]]:
+        """See `EntryLayout.read_one`."""
+        default = space.ttl if refresh else None
+        (value,) = yield from self._read(able, [key], default)
+        return value, refresh and default is None
+
+    def _read(self, able: ServerAbilities, keys: Sequence[str], default: int | None) -> Operation[list[bytes | None]]:
+        """The values under keys; with a default TTL, those that may expire are restarted."""
+        values: list[bytes | None] = []
         for batch in _batches(keys):
             commands: list[Command] = [("HMGET", key, *ENTRY_FIELDS) for key in batch]
             pipelined = default is not None and able.scripts
@@ -148,14 +162,7 @@ class RedisVLLayout:
             if default is not None and not (pipelined and replies[-1] == 0):
                 yield from self.restart(able, _restarting(batch, found, default))
             values += found
-        return values, Restart.DUE if refresh and default is None else Restart.DONE
-
-    def finish(
-        self, able: ServerAbilities, restart: Restart, keys: Sequence[str], values: Sequence[bytes | None]
-    ) -> Operation[None]:
-        """See `EntryLayout.finish`."""
-        del restart  # nothing is posted here
-        yield from self.restart(able, codec.own_ttls(keys, values))
+        return values
 
     def _packed(self, key: str, reply: Any) -> bytes | None:
         if is_other_type(reply):

@@ -8,13 +8,15 @@ steady use stays out of the pool. Clients that were passed in are used by `send`
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
 
 import redis
 import redis.asyncio
 from redis.asyncio.connection import AbstractConnection as AsyncConnection
+from redis.asyncio.connection import ConnectionPool
 from redis.client import NEVER_DECODE
 from redis.connection import Connection
 from redis.exceptions import RedisError, ResponseError
@@ -48,7 +50,7 @@ class KeptConnections:
 
     def send(self, commands: Sequence[Command]) -> list[Any]:
         """One reply per command, in order; the server's errors as values."""
-        connection = self._take()
+        connection = self.take()
         try:
             replies = connection.retry.call_with_retry(
                 lambda: self._exchange(connection, commands), lambda _: connection.disconnect()
@@ -56,27 +58,7 @@ class KeptConnections:
         except BaseException:
             self.discard(connection)
             raise
-        self._give_back(connection)
-        return replies
-
-    def post(self, commands: Sequence[Command]) -> Post:
-        """Sends commands and waits for nothing."""
-        connection = self._take()
-        try:
-            connection.send_packed_command(connection.pack_commands(commands))
-        except BaseException:
-            self.discard(connection)
-            raise
-        return Post(commands, self, connection)
-
-    def collect(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
-        """The replies to what was posted on a connection, as `send` returns them."""
-        try:
-            replies = [self._read(connection, command[0]) for command in commands]
-        except BaseException:
-            self.discard(connection)
-            raise
-        self._give_back(connection)
+        self.give_back(connection)
         return replies
 
     def discard(self, connection: Connection) -> None:
@@ -88,7 +70,8 @@ class KeptConnections:
         """Lets go of the idle connections without a word to the server: in a forked child, they are the parent's."""
         self._idle = []
 
-    def _take(self) -> Connection:
+    def take(self) -> Connection:
+        """A connection that nobody else uses, connected."""
         try:
             connection, since = self._idle.pop()
         except IndexError:  # asking first would let another thread in between
@@ -98,7 +81,8 @@ class KeptConnections:
         self._pool.release(connection)
         return self._pool.get_connection()
 
-    def _give_back(self, connection: Connection) -> None:
+    def give_back(self, connection: Connection) -> None:
+        """Keeps a connection, all of whose replies were read, for the next."""
         if connection.should_reconnect():
             self._pool.release(connection)
         else:
@@ -109,9 +93,10 @@ class KeptConnections:
             connection.send_command(*commands[0])
         else:
             connection.send_packed_command(connection.pack_commands(commands))
-        return [self._read(connection, command[0]) for command in commands]
+        return [self.read(connection, command[0]) for command in commands]
 
-    def _read(self, connection: Connection, name: object) -> Any:
+    def read(self, connection: Connection, name: object) -> Any:
+        """The next reply, to a command of this name."""
         try:
             reply = connection.read_response(disable_decoding=True)
         except ResponseError as error:
@@ -120,33 +105,55 @@ class KeptConnections:
         return reply if callback is None else callback(reply)
 
 
-class Post:
-    """A batch that was posted: its replies are to be read, or nobody will.
+class Posts:
+    """Batches sent on one connection, whose replies are to be read, or nobody will.
+
+    Where a connection is lost, no error is kept: the replies are None, and whoever wanted them has the batch sent anew.
 
     Args:
-        commands: The batch.
-        kept: Whose connection it went by; None where it was not sent yet.
-        connection: That connection.
+        kept: Whose connection they go by; None for a client that sends nothing before its replies are asked for.
+
+    Attributes:
+        batches: Those whose replies were not asked for, in order.
     """
 
-    __slots__ = ("_connection", "_kept", "commands")
+    __slots__ = ("_connection", "_kept", "batches")
 
-    def __init__(
-        self, commands: Sequence[Command], kept: KeptConnections | None = None, connection: Connection | None = None
-    ) -> None:
-        self.commands = commands
+    def __init__(self, kept: KeptConnections | None) -> None:
+        self.batches: deque[Sequence[Command]] = deque()
         self._kept = kept
-        self._connection = connection
+        self._connection: Connection | None = None
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Sends a batch and waits for nothing; not where one before it was lost, for they are answered in order."""
+        self.batches.append(commands)
+        if self._kept is None or (self._connection is None and len(self.batches) > 1):
+            return
+        try:
+            if self._connection is None:
+                self._connection = self._kept.take()
+            self._connection.send_packed_command(self._connection.pack_commands(commands))
+        except BaseException:
+            self.discard()
+            raise
 
     def replies(self) -> list[Any] | None:
-        """One reply per command, as `KeptConnections.send` returns them; None where the batch was not sent yet."""
-        connection, self._connection = self._connection, None
-        if self._kept is None or connection is None:
+        """One reply per command of the first batch, as `KeptConnections.send` returns them; None where it got lost."""
+        commands = self.batches.popleft()
+        if self._kept is None or self._connection is None:
             return None
-        return self._kept.collect(connection, self.commands)
+        try:
+            replies = [self._kept.read(self._connection, command[0]) for command in commands]
+        except BaseException:
+            self.discard()
+            raise
+        if not self.batches:
+            connection, self._connection = self._connection, None
+            self._kept.give_back(connection)
+        return replies
 
     def discard(self) -> None:
-        """Closes its connection, if its replies were not read."""
+        """Closes the connection, if there are replies that were not read."""
         connection, self._connection = self._connection, None
         if self._kept is not None and connection is not None:
             self._kept.discard(connection)
@@ -178,48 +185,51 @@ async def asend(client: redis.asyncio.Redis, commands: Sequence[Command]) -> lis
         return _reply_errors(await pipe.execute(raise_on_error=False))
 
 
-async def apost(client: redis.asyncio.Redis, commands: Sequence[Command]) -> AsyncPost:
-    """Async twin of `KeptConnections.post`, for any client."""
-    connection = await client.connection_pool.get_connection()
-    post = AsyncPost(commands, client, connection)
-    try:
-        await connection.send_packed_command(connection.pack_commands(commands))
-    except BaseException:
-        await post.discard()
-        raise
-    return post
+class AsyncPosts:
+    """Async twin of `Posts`, for any client."""
 
+    __slots__ = ("_connection", "_pool", "batches")
 
-class AsyncPost:
-    """Async twin of `Post`."""
+    def __init__(self) -> None:
+        self.batches: deque[Sequence[Command]] = deque()
+        self._pool: ConnectionPool | None = None
+        self._connection: AsyncConnection | None = None
 
-    __slots__ = ("_client", "_connection", "commands")
-
-    def __init__(
-        self,
-        commands: Sequence[Command],
-        client: redis.asyncio.Redis | None = None,
-        connection: AsyncConnection | None = None,
-    ) -> None:
-        self.commands = commands
-        self._client = client
-        self._connection = connection
+    async def send(self, client: Callable[[], Awaitable[redis.asyncio.Redis]], commands: Sequence[Command]) -> None:
+        """Async twin of `Posts.send`. The client is asked for where no connection is held."""
+        self.batches.append(commands)
+        if self._connection is None and len(self.batches) > 1:
+            return
+        try:
+            if self._connection is None:
+                self._pool = (await client()).connection_pool
+                self._connection = await self._pool.get_connection()
+            await self._connection.send_packed_command(self._connection.pack_commands(commands))
+        except BaseException:
+            await self.discard()
+            raise
 
     async def replies(self) -> list[Any] | None:
-        """Async twin of `Post.replies`."""
-        if self._client is None or self._connection is None:
+        """Async twin of `Posts.replies`."""
+        commands = self.batches.popleft()
+        if self._pool is None or self._connection is None:
             return None
-        replies = [await self._read(self._connection) for _ in self.commands]
-        connection, self._connection = self._connection, None
-        await self._client.connection_pool.release(connection)
+        try:
+            replies = [await self._read(self._connection) for _ in commands]
+        except BaseException:
+            await self.discard()
+            raise
+        if not self.batches:
+            connection, self._connection = self._connection, None
+            await self._pool.release(connection)
         return replies
 
     async def discard(self) -> None:
-        """Async twin of `Post.discard`."""
+        """Async twin of `Posts.discard`."""
         connection, self._connection = self._connection, None
-        if self._client is not None and connection is not None:
+        if self._pool is not None and connection is not None:
             await connection.disconnect(nowait=True)
-            await self._client.connection_pool.release(connection)
+            await self._pool.release(connection)
 
     @staticmethod
     async def _read(connection: AsyncConnection) -> Any:

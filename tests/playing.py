@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,17 +22,27 @@ def play(operation: Operation[Any], *replies: list[Any] | Answer, then: Answer |
     is a round trip, too, and is answered when its replies are asked for.
     """
     trips: list[Trip] = []
+    posted: deque[Trip] = deque()
     waiting = iter(replies)
+
+    def answered(trip: Trip) -> list[Any]:
+        answer = next(waiting, then)
+        assert answer is not None, f"a round trip too many: {trip!r:.200}"
+        return answer(trip) if callable(answer) else answer
+
     try:
         commands = next(operation)
         while True:
+            if commands is REPLIES:
+                commands = operation.send(answered(posted.popleft()))
+                continue
             trips.append(commands)
             if isinstance(commands, Posted):
-                asked = operation.send([])
-                assert asked is REPLIES, f"between a posted batch and its replies: {asked!r:.200}"
-            answer = next(waiting, then)
-            assert answer is not None, f"a round trip too many: {commands!r:.200}"
-            commands = operation.send(answer(commands) if callable(answer) else answer)
+                posted.append(commands)
+                commands = operation.send([])
+            else:
+                assert not posted, f"between a posted batch and its replies: {commands!r:.200}"
+                commands = operation.send(answered(commands))
     except StopIteration as end:
         assert next(waiting, None) is None, "not every reply was asked for"
         return end.value, trips

@@ -44,7 +44,7 @@ async def test_a_thousand_lookups_at_once_take_a_handful_of_round_trips(server: 
         before = reads(server)
         found = await asyncio.gather(*(cache.aget(f"text {n}", MODEL) for n in range(COUNT)))
         assert first_numbers(found) == list(range(COUNT))
-        assert reads(server) - before <= 6
+        assert reads(server) - before <= 12  # the parts of a batch, each two commands with a TTL, travel together
 
 
 async def test_a_lone_lookup_goes_at_once_and_alone(valkey: Server) -> None:

@@ -18,6 +18,7 @@ from xxhash import xxh3_64_intdigest
 from embedcache import codec
 from embedcache.errors import InvalidEmbeddingError, InvalidInputError
 from embedcache.keyspace import Keyspace
+from embedcache.matrices import decode_matrix
 from embedcache.packing import pack_texts
 
 SPACE = Keyspace("c")
@@ -72,7 +73,7 @@ def decode(value: bytes | None, text: str | bytes = "What is it?", model: str = 
 def decode_rows(value: bytes | None, text: str | bytes = "What is it?", model: str = MODEL) -> Any:
     """What `mget_embeddings` makes of it."""
     _, tags = pack_texts(SPACE, [text], model)
-    return codec.decode_matrix([value], tags, None)[:2]
+    return decode_matrix([value], tags, None)[:2]
 
 
 def is_a_miss_everywhere(value: bytes, key: str, text: str | bytes = "What is it?", model: str = MODEL) -> bool:
@@ -427,7 +428,7 @@ def test_a_matrix_has_each_hit_in_its_row(kinds: list[str]) -> None:
         _, value = packed(name, vector, dtype=dtype)
         values.append({"missing": None, "damaged": value[:-1]}.get(kind, value))
     _, tags = pack_texts(SPACE, names, MODEL)
-    matrix, mask, _ = codec.decode_matrix(values, tags, 2)
+    matrix, mask, _ = decode_matrix(values, tags, 2)
     stored = [kind in ("float32", "float64", "float16", "int8") for kind in kinds]
     assert mask.tolist() == stored
     assert matrix.shape == (len(kinds), 2)
@@ -443,11 +444,11 @@ def test_a_matrix_has_each_hit_in_its_row(kinds: list[str]) -> None:
 def test_without_a_dimension_the_first_hit_gives_it() -> None:
     values = [packed("a", [1.0, 2.0])[1], packed("b", [1.0, 2.0, 3.0])[1], packed("c", [3.0, 4.0])[1]]
     _, tags = pack_texts(SPACE, ["a", "b", "c"], MODEL)
-    matrix, mask, _ = codec.decode_matrix(values, tags, None)
+    matrix, mask, _ = decode_matrix(values, tags, None)
     assert mask.tolist() == [True, False, True]
     np.testing.assert_array_equal(matrix, [[1, 2], [np.nan, np.nan], [3, 4]])
-    assert codec.decode_matrix(values, tags, 3)[1].tolist() == [False, True, False]
-    assert codec.decode_matrix([None], tags[:1], 5)[0].shape == (1, 5)
+    assert decode_matrix(values, tags, 3)[1].tolist() == [False, True, False]
+    assert decode_matrix([None], tags[:1], 5)[0].shape == (1, 5)
 
 
 @pytest.mark.parametrize("name", ["float32", "float64", "float16", "int8"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from playing import Answer, Trip, play, written
 
 from embedcache import NEVER, codec, operations
+from embedcache.commands import run_ahead
 from embedcache.counters import Counters
 from embedcache.errors import ForeignKeyError, InvalidInputError, ServerReplyError
 from embedcache.keyspace import Keyspace
-from embedcache.operations import CHUNK_BYTES, CHUNK_ENTRIES, Operation, Posted, ServerAbilities
-from embedcache.packing import pack_texts
+from embedcache.operations import CHUNK_BYTES, Command, Operation, Posted, ServerAbilities
+from embedcache.packing import PART_ENTRIES, pack_texts
 from embedcache.scripts import CHANGE_TTL, READ_RESTARTING_TTLS, RESTART_TTLS, WRITE_WITH_TTL
 
 MODEL = "m"
@@ -85,11 +87,20 @@ def sent_pairs(trips: list[Trip], start: int) -> list[Any]:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-@pytest.mark.parametrize("count", [1, 10, 1000])
+@pytest.mark.parametrize("count", [1, 10, PART_ENTRIES - 1])
 def test_a_batch_is_read_in_one_round_trip(count: int) -> None:
     found, trips = play(mget(SPACE, count), [values(count)])
     assert [entry["text"] for entry in found] == texts(count)
     assert trips == [[("MGET", *keys(count))]]
+
+
+@pytest.mark.parametrize("count", [PART_ENTRIES, 1000, 2500])
+def test_a_large_batch_is_posted_in_parts(count: int) -> None:
+    found, trips = play(mget(SPACE, count), then=reading_each(values(count)))
+    assert [entry["text"] for entry in found] == texts(count)
+    assert {type(trip) for trip in trips} == {Posted}
+    assert [key for ((_, *asked),) in trips for key in asked] == keys(count)
+    assert max(len(asked) for ((_, *asked),) in trips) == PART_ENTRIES
 
 
 @pytest.mark.parametrize("count", [1, 10, 63])
@@ -100,13 +111,12 @@ def test_a_small_batch_of_a_cache_with_a_ttl_is_read_and_restarted_in_one_round_
 
 
 @pytest.mark.parametrize("count", [64, 1000, 2500])
-def test_the_ttls_of_a_large_batch_are_restarted_while_it_is_decoded(count: int) -> None:
+def test_the_ttls_of_a_large_batch_are_restarted_in_the_round_trip_that_reads_it(count: int) -> None:
     found, trips = play(mget(SPACE_60, count), then=reading_each(values(count, 60)))
     assert [entry["ttl"] for entry in found] == [60] * count
-    assert [type(trip) for trip in trips] == [list, Posted] * (len(trips) // 2)
-    assert [key for trip in trips[::2] for key in trip[0][1:]] == keys(count)
-    assert all(trip[0][:2] == ("EVALSHA", RESTART_TTLS.sha) for trip in trips[1::2])
-    assert [key for trip in trips[1::2] for key in trip[0][3:]] == keys(count)
+    assert [key for read, _ in trips for key in read[1:]] == keys(count)
+    assert all(restart[:2] == ("EVALSHA", RESTART_TTLS.sha) for _, restart in trips)
+    assert [key for _, restart in trips for key in restart[3:]] == keys(count)
 
 
 def test_a_large_batch_whose_ttls_cannot_be_restarted_by_a_script_is_read_all_the_same() -> None:
@@ -114,15 +124,25 @@ def test_a_large_batch_whose_ttls_cannot_be_restarted_by_a_script_is_read_all_th
     found, trips = play(mget(SPACE_60, 1500, able), then=reading_each(values(1500, 60), NOPERM))
     assert [entry["text"] for entry in found] == texts(1500)
     assert not able.scripts
-    # Once posted and once sent by itself; then nothing but commands that everybody may use.
-    assert [trip[0][0] for trip in trips] == ["MGET", "EVALSHA", "EVALSHA", "EXPIRE", "MGET", "EXPIRE", "EXPIRE"]
+    assert trips[6] == [("EVALSHA", RESTART_TTLS.sha, 1000, *keys(1500)[:1000])], "once by itself"
+    assert [command for trip in trips[7:] for command in trip] == [("EXPIRE", key, 60) for key in keys(1500)]
 
 
-def test_a_batch_over_a_thousand_is_read_in_chunks() -> None:
-    stored = values(2500)
-    found, trips = play(mget(SPACE, 2500), *([stored[at : at + CHUNK_ENTRIES]] for at in (0, 1000, 2000)))
-    assert [entry["text"] for entry in found] == texts(2500)
-    assert [len(command) - 1 for (command,) in trips] == [1000, 1000, 500]
+def test_parts_are_made_and_taken_while_the_server_works() -> None:
+    happened: list[str] = []
+
+    def parts() -> Iterator[tuple[int, list[Command]]]:
+        for number in range(6):
+            happened.append(f"make {number}")
+            yield number, [("ECHO", number)]
+
+    operation = run_ahead(parts(), lambda number, replies: happened.append(f"take {number}: {replies}"))
+    _, trips = play(operation, *([f"{number}"] for number in range(6)))
+    assert [command for (command,) in trips] == [("ECHO", number) for number in range(6)]
+    ahead = happened.index("take 0: ['0']")
+    assert happened[:ahead] == [f"make {number}" for number in range(ahead)]
+    assert 1 < ahead < 6
+    assert [each for each in happened if each.startswith("take")] == [f"take {at}: ['{at}']" for at in range(6)]
 
 
 def test_own_ttls_in_a_cache_without_one_take_a_second_round_trip() -> None:

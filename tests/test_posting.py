@@ -27,6 +27,18 @@ def posting(*commands: Command, between: Callable[[], object] = lambda: None) ->
     return (yield REPLIES)
 
 
+def posting_each(*texts: str, between: Callable[[], object] = lambda: None) -> Operation[list[Any]]:
+    """Posts an ECHO of each text before the first reply is asked for; what is `between` happens after that one."""
+    replies: list[Any] = []
+    for text in texts:
+        assert (yield Posted([("ECHO", text)])) == []
+    replies += yield REPLIES
+    between()
+    for _ in texts[1:]:
+        replies += yield REPLIES
+    return replies
+
+
 def asking(*commands: Command) -> Operation[list[Any]]:
     return (yield list(commands))
 
@@ -69,6 +81,30 @@ def test_the_server_works_before_it_is_asked_for_replies(
             time.sleep(0.01)
 
     drive(posting(("SET", "posted", b"1"), between=wait_for_it))
+
+
+def test_several_batches_are_answered_in_order(drive: Callable[[Operation[Any]], Any], server: Server) -> None:
+    drive(asking(("PING",)))  # connected
+    for _ in range(3):
+        assert drive(posting_each("a", "b", "c")) == [b"a", b"b", b"c"]
+        assert drive(asking(("ECHO", "other"))) == [b"other"]
+    assert len(clients(server)) == 1
+
+
+def test_of_several_batches_those_that_are_lost_are_asked_for_again(
+    drive: Callable[[Operation[Any]], Any], server: Server
+) -> None:
+    def cut() -> None:
+        for client in clients(server):
+            server.raw.client_kill_filter(_id=client["id"])
+
+    drive(asking(("PING",)))
+    for _ in range(3):
+        assert drive(posting_each(*(f"{number}" * 9 for number in range(5)), between=cut)) == [
+            f"{number}".encode() * 9 for number in range(5)
+        ]
+        assert drive(asking(("ECHO", "other"))) == [b"other"]
+    assert len(clients(server)) == 1
 
 
 def test_an_error_between_leaves_no_reply_to_the_next(drive: Callable[[Operation[Any]], Any], server: Server) -> None:
@@ -115,6 +151,7 @@ def test_a_read_only_connection_posts_no_write(server: Server) -> None:
 def test_a_client_that_was_passed_in_gets_its_replies_too(server: Server) -> None:
     connection = RedisConnection(client=server.raw)
     assert connection.drive(posting(("ECHO", "a"), ("ECHO", "b"))) == [b"a", b"b"]
+    assert connection.drive(posting_each("a", "b", "c")) == [b"a", b"b", b"c"]
     connection.close()
 
 
