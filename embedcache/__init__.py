@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from embedcache.breaker import BreakerPolicy
 from embedcache.cache import EmbeddingsCache
 from embedcache.entry import NEVER, CacheEntry, CacheItem, EntrySummary
 from embedcache.errors import CacheUnavailableError, EmbedcacheError, InvalidInputError
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "NEVER",
     "BaseVectorizer",
+    "BreakerPolicy",
     "CacheEntry",
     "CacheItem",
     "CacheUnavailableError",

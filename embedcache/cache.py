@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache import codec, editing, operations
+from embedcache.breaker import USUAL_POLICY, BreakerPolicy
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, EmbeddingLike, FloatArray, Never, Text
 from embedcache.entry_layout import LayoutName
 from embedcache.keyspace import Keyspace
@@ -62,6 +63,8 @@ class EmbeddingsCache(NearbyCache):
         near_ttl: Seconds that an entry of the near cache may be out of date at most. This process's own writes are seen
             at once, others' as soon as the server tells of them, where it has client tracking.
         near_cache_bytes: Bytes that the near cache may take; vectors make up most of them.
+        breaker: When calls no longer wait for a server that is away, but raise at once (`docs/reliability.md`); None
+            has each call find out. ``connection.outage`` tells whether it is so.
 
     Raises:
         InvalidInputError: The name, TTL, URL, dtype, layout or a bound of the near cache cannot be used.
@@ -87,6 +90,7 @@ class EmbeddingsCache(NearbyCache):
         near_cache: int = 0,
         near_ttl: float = NEAR_TTL_SECONDS,
         near_cache_bytes: int = NEAR_CACHE_BYTES,
+        breaker: BreakerPolicy | None = USUAL_POLICY,
     ) -> None:
         self._dtype = codec.stored_dtype(dtype)
         lies = entry_layout(layout, self._dtype)
@@ -97,7 +101,9 @@ class EmbeddingsCache(NearbyCache):
 
         super().__init__(
             space,
-            RedisConnection(redis_url, redis_client, async_redis_client, connection_kwargs, read_only=read_only),
+            RedisConnection(
+                redis_url, redis_client, async_redis_client, connection_kwargs, read_only=read_only, breaker=breaker
+            ),
             lies,
             near,
             refresh=refresh_ttl and not read_only,

@@ -46,6 +46,7 @@ _SHARED_SETTINGS: Final = frozenset(
         "ssl_ciphers",
     ]
 )
+_TIMEOUTS: Final = ("socket_timeout", "socket_connect_timeout")
 CACHING_SETTINGS: Final = frozenset({"cache", "cache_config", "cache_factory"})
 """Those that make a client keep replies."""
 _POOL_SETTINGS: Final = (
@@ -95,7 +96,9 @@ def check_client(client: object, kind: type, name: str) -> None:
 def settings_of(client: redis.Redis | redis.asyncio.Redis) -> dict[str, Any]:
     """What the other kind of client needs in order to reach the same server."""
     pool = client.connection_pool
-    kept = {name: value for name, value in pool.connection_kwargs.items() if name in _SHARED_SETTINGS}
+    given = {name: value for name, value in pool.connection_kwargs.items() if name in _SHARED_SETTINGS}
+    # A client that waits for ever is its owner's choice; one that we make does not.
+    kept = {name: value for name, value in given.items() if value is not None or name not in _TIMEOUTS}
     to_sync = {asynchronous: sync for sync, asynchronous in ASYNC_CLASSES.items()}
     kept["connection_class"] = to_sync.get(pool.connection_class, pool.connection_class)
     return kept

@@ -4,8 +4,9 @@
 is translated here, once: a server that is not there becomes `CacheUnavailableError`, an error reply becomes a
 `ServerReplyError` in the list of replies, where the operation decides what it means.
 
-Clients that we make connect within 1 s, read within 5 s and retry once (redis-py's defaults would spend 4 s per call on
-a dead server). Clients passed in are used as they are and never closed.
+Clients that we make connect within 1 s, read within 5 s and retry once where a connection was lost, not where time ran
+out (redis-py's defaults would spend 4 s per call on a dead server). Clients passed in are used as they are and never
+closed. Either way `embedcache.breaker` spares calls a server that is known to be away; `docs/reliability.md` tells all.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 import redis
 import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse
+from redis.exceptions import InvalidResponse, MaxConnectionsError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from embedcache.breaker import USUAL_POLICY, Breaker, BreakerPolicy, Outage
 from embedcache.client_settings import (
     ASYNC_CLASSES,
     CACHING_SETTINGS,
@@ -40,9 +41,10 @@ from embedcache.client_settings import (
     settings_of,
     without_touching,
 )
-from embedcache.errors import CacheUnavailableError, EmbeddedServerError
+from embedcache.errors import CacheUnavailableError, EmbeddedServerError, InvalidInputError
 from embedcache.event_loops import LoopClient
 from embedcache.operations import Command, Operation, Posted
+from embedcache.patience import RETRIED, AsyncRetry, PatientPool, ran_out_of_time
 from embedcache.read_only import check_reads
 from embedcache.round_trips import AsyncPosts, KeptConnections, Posts, asend, send
 from embedcache.server import EmbeddedServer
@@ -74,6 +76,7 @@ class RedisConnection:
         read_only: Whether `drive` and `adrive` refuse every command that may change something. The connections that we
             make then also ask the server not to count what they read as a use (``OBJECT IDLETIME``), where it can do
             so: Redis from 7.2 on, Valkey.
+        breaker: When calls no longer wait for a server that is away; None has each of them find out.
 
     Raises:
         InvalidURLError: The URL cannot be read.
@@ -89,6 +92,7 @@ class RedisConnection:
         settings: Mapping[str, Any] | None = None,
         *,
         read_only: bool = False,
+        breaker: BreakerPolicy | None = USUAL_POLICY,
     ) -> None:
         self._read_only = bool(read_only)
         check_client(client, redis.Redis, "redis_client")
@@ -96,7 +100,6 @@ class RedisConnection:
         self._given_client = client
         self._given_async_client = async_client
         self._lock = threading.RLock()
-        _locked.add(self)
         self._client: redis.Redis | None = client
         self._kept: KeptConnections | None = None
         self._second_client: redis.Redis | None = None
@@ -110,6 +113,7 @@ class RedisConnection:
         if given is not None:
             self._settings = settings_of(given) | extra
             self.address = describe(self._settings)
+            self._guard(breaker)
             return
         url = url or os.environ.get(URL_VARIABLE) or EMBEDDED_URL
         if scheme_of(url) == "embedded":
@@ -119,6 +123,13 @@ class RedisConnection:
             self._settings = parse(url) | extra
         check_names(self._settings)
         self.address = mask_password(url)
+        self._guard(breaker)
+
+    def _guard(self, policy: BreakerPolicy | None) -> None:
+        if policy is not None and not isinstance(policy, BreakerPolicy):
+            raise InvalidInputError(f"breaker is a BreakerPolicy or None, not {type(policy).__name__}")
+        self._breaker = Breaker(policy, self.address, self._ask)
+        _locked.add(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r})"
@@ -127,6 +138,15 @@ class RedisConnection:
     def read_only(self) -> bool:
         """Whether everything that may change something is refused."""
         return self._read_only
+
+    @property
+    def outage(self) -> Outage | None:
+        """Why calls are refused without asking the server, and until when; None while they are not."""
+        return self._breaker.outage
+
+    def forget_outage(self) -> None:
+        """Has the next call ask the server, though it was away a moment ago."""
+        self._breaker.forget()
 
     # ---------------------------------------------------------------------------------------- drivers
 
@@ -181,17 +201,20 @@ class RedisConnection:
     def _exchange(self, commands: Sequence[Command], *, background: bool) -> list[Any]:
         if self._read_only:
             check_reads(commands)
+        self._breaker.check()
         try:
-            return self._round_trip(commands, background=background)
+            replies = self._round_trip(commands, background=background)
         except _NO_ANSWER as error:
             server = self._embedded
-            if server is None or background:
-                raise self._unavailable(error) from error
-        self._bring_back(server)
-        try:
-            return self._round_trip(commands)
-        except _NO_ANSWER as error:
-            raise self._unavailable(error) from error
+            if server is None or background or ran_out_of_time(error):
+                raise self._unavailable(error, background=background) from error
+            self._bring_back(server)
+            try:
+                replies = self._round_trip(commands)
+            except _NO_ANSWER as again:
+                raise self._unavailable(again) from again
+        self._breaker.answered()
+        return replies
 
     def _round_trip(self, commands: Sequence[Command], *, background: bool = False) -> list[Any]:
         if (kept := self._kept) is None:
@@ -203,53 +226,81 @@ class RedisConnection:
     def _post(self, posts: Posts, commands: Sequence[Command]) -> list[Any]:
         if self._read_only:
             check_reads(commands)
-        with suppress(*_NO_ANSWER):  # that is dealt with when its replies are asked for
+        self._breaker.check()
+        with self._asked_again_if_lost():
             posts.send(commands)
         return []
 
     def _collect(self, posts: Posts, *, background: bool) -> list[Any]:
         commands, replies = posts.batches[0], None
-        with suppress(*_NO_ANSWER):  # they got lost on the way: asked for once more
+        with self._asked_again_if_lost():
             replies = posts.replies()
         return self._exchange(commands, background=background) if replies is None else replies
 
     async def _apost(self, posts: AsyncPosts, commands: Sequence[Command]) -> list[Any]:
         if self._read_only:
             check_reads(commands)
-        with suppress(*_NO_ANSWER):
+        self._breaker.check()
+        with self._asked_again_if_lost():
             await posts.send(self.async_client, commands)
         return []
 
     async def _acollect(self, posts: AsyncPosts) -> list[Any]:
         commands, replies = posts.batches[0], None
-        with suppress(*_NO_ANSWER):
+        with self._asked_again_if_lost():
             replies = await posts.replies()
         return await self._aexchange(commands) if replies is None else replies
 
     async def _aexchange(self, commands: Sequence[Command]) -> list[Any]:
         if self._read_only:
             check_reads(commands)
+        self._breaker.check()
         try:
-            return await asend(await self.async_client(), commands)
+            replies = await asend(await self.async_client(), commands)
         except _NO_ANSWER as error:
             server = self._embedded
-            if server is None:
+            if server is None or ran_out_of_time(error):
                 raise self._unavailable(error) from error
-        await asyncio.to_thread(self._bring_back, server)
-        try:
-            return await asend(await self.async_client(), commands)
-        except _NO_ANSWER as error:
-            raise self._unavailable(error) from error
+            await asyncio.to_thread(self._bring_back, server)
+            try:
+                replies = await asend(await self.async_client(), commands)
+            except _NO_ANSWER as again:
+                raise self._unavailable(again) from again
+        self._breaker.answered()
+        return replies
 
     def _bring_back(self, server: EmbeddedServer) -> None:
         """Restarts the embedded server, which is ours to restart, so that the commands can be sent once more."""
         try:
-            server.ensure_running()
+            server.ensure_running(within=READ_SECONDS)
         except EmbeddedServerError as error:
             raise self._unavailable(error) from error
 
-    def _unavailable(self, error: BaseException) -> CacheUnavailableError:
-        return CacheUnavailableError(f"no answer from {self.address}: {error or type(error).__name__}")
+    @contextmanager
+    def _asked_again_if_lost(self) -> Iterator[None]:
+        """Passes over a connection that was lost: whoever wants the replies to what was posted has it sent anew."""
+        try:
+            yield
+        except _NO_ANSWER as error:
+            if ran_out_of_time(error):  # a second attempt would only wait as long again
+                raise self._unavailable(error) from error
+
+    def _ask(self) -> str | None:
+        """Why the server does not answer, or None where it does: what the breaker asks in the background."""
+        try:
+            if (server := self._embedded) is not None:
+                server.ensure_running(within=READ_SECONDS)
+            self._round_trip([("PING",)], background=True)
+        except (*_NO_ANSWER, EmbeddedServerError) as error:
+            return _reason(error)
+        return None
+
+    def _unavailable(self, error: BaseException, *, background: bool = False) -> CacheUnavailableError:
+        # What is asked in the background tells nothing of an embedded server that a call would bring back; and a pool
+        # of the program's own that is too small tells nothing of any server.
+        if not background and not isinstance(error, MaxConnectionsError):
+            self._breaker.failed(_reason(error))
+        return CacheUnavailableError(f"no answer from {self.address}: {_reason(error)}")
 
     # ---------------------------------------------------------------------------------------- clients
 
@@ -302,20 +353,18 @@ class RedisConnection:
         return held.client
 
     def _make_client(self) -> redis.Redis:
-        settings = self._connection_settings(Retry(NoBackoff(), RETRIES), MAX_CONNECTIONS)
+        settings = self._connection_settings(Retry(NoBackoff(), RETRIES, RETRIED), MAX_CONNECTIONS)
         if self._read_only:
             settings["redis_connect_func"] = without_touching(settings.get("redis_connect_func"))
         return redis.Redis.from_pool(redis.ConnectionPool(**settings))
 
     def _make_async_client(self) -> redis.asyncio.Redis:
-        settings = self._connection_settings(AsyncRetry(NoBackoff(), RETRIES), MAX_ASYNC_CONNECTIONS)
+        settings = self._connection_settings(AsyncRetry(NoBackoff(), RETRIES, RETRIED), MAX_ASYNC_CONNECTIONS)
         if self._read_only:
             settings["redis_connect_func"] = awithout_touching(settings.get("redis_connect_func"))
         sync_class = settings.pop("connection_class", redis.Connection)
         settings["connection_class"] = ASYNC_CLASSES.get(sync_class, sync_class)
-        # A blocking pool: past its size a call waits for a connection, where redis-py's default pool raises.
-        pool = redis.asyncio.BlockingConnectionPool(timeout=None, **settings)
-        return redis.asyncio.Redis.from_pool(pool)
+        return redis.asyncio.Redis.from_pool(PatientPool(self._breaker.check, **settings))
 
     def _connection_settings(self, retry: Retry | AsyncRetry, max_connections: int) -> dict[str, Any]:
         settings: dict[str, Any] = {
@@ -358,6 +407,7 @@ class RedisConnection:
             clients = [self._client, self._second_client]
             self._client, self._second_client, self._kept = self._given_client, None, None
             server, self._embedded = self._embedded, None
+        self._breaker.close()
         for client in clients:
             if client is not None and client is not self._given_client:
                 client.close()
@@ -372,6 +422,10 @@ class RedisConnection:
         await asyncio.to_thread(self.close)
 
 
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
 _locked: WeakSet[RedisConnection] = WeakSet()
 
 
@@ -379,6 +433,7 @@ def _start_over_in_child() -> None:
     """The thread that held a lock may not exist to let it go, and the parent's sockets are the parent's."""
     for connection in _locked:
         connection._lock = threading.RLock()
+        connection._breaker.start_over()
         for client in (connection._client, connection._second_client):
             # redis-py's pool starts over in a child, and takes for that the lock that it had in the parent.
             if client is not None and hasattr(client.connection_pool, "_lock"):

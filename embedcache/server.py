@@ -158,19 +158,22 @@ class EmbeddedServer:
         """The server's process id, to be shown to people; None when it does not answer."""
         return None if self._ask("PING") is None else self._noted_pid()
 
-    def ensure_running(self) -> None:
+    def ensure_running(self, *, within: float = float("inf")) -> None:
         """Return when the server answers, having started it if it was gone.
 
         Costs one PING when all is well. Threads and processes that call it at once get one server between them.
 
+        Args:
+            within: Seconds after which one that is still starting, or silent, is no longer waited for.
+
         Raises:
             EmbeddedServerError: Nobody is attached through this object, or the server cannot be found or started, or
-                it lives but has been silent for 60 seconds.
+                it lives but has been silent for 60 seconds, or `within` has passed.
         """
         if not self._users:
             raise EmbeddedServerError(f"detached from the server of {self.folder}: attach again")
         started = False
-        last_heard = time.monotonic()
+        begun = last_heard = time.monotonic()
         while (reply := self._ask("PING")) is None or reply.startswith("-LOADING"):
             if reply is not None:
                 last_heard = time.monotonic()
@@ -181,6 +184,8 @@ class EmbeddedServer:
                 )
             else:
                 started = self._start_unless_alive(started=started)
+            if time.monotonic() - begun > within:
+                raise EmbeddedServerError(f"the server of {self.folder} is not ready after {within:.0f} s: {reply}")
             time.sleep(_POLL_INTERVAL)
 
     def detach(self) -> None:

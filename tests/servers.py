@@ -111,6 +111,13 @@ class Server:
             process.kill()
             process.wait()
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        if self._process is None:
+            raise RuntimeError("the server was stopped")
+        return self._process.pid
+
     def kill(self) -> None:
         """Ends the process at once, as a crash does; `stop` and `start` begin it anew."""
         if self._process is not None:

@@ -347,6 +347,7 @@ def test_without_its_server_a_vectorizer_computes_and_warns_once_per_outage(capl
             assert "without the cache" in warnings[-1]
             assert vectorizer.embed_report(["a", "b", "a"]).unstored == 2
             server.start()
+            cache.connection.forget_outage()
             stored = vectorizer.embed_report(["a"])
             assert (stored.hits[0], stored.unstored) == (False, 0)
             assert vectorizer.embed_report(["a"]).hits[0]

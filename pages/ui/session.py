@@ -142,6 +142,8 @@ def opened_caches() -> list[EmbeddingsCache]:
 def look_at_server() -> Server:
     """Asks the server how it is, once per run; pages read the answer from `server`."""
     url = server_url()
+    for cache in opened_caches():
+        cache.connection.forget_outage()  # whoever looks wants to know how it is now
     try:
         connection = open_cache(DEFAULT_CACHE, refresh_ttl=False).connection
         starting.check_started(server_key(), connection)

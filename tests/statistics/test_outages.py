@@ -56,6 +56,7 @@ def test_calls_that_find_no_server_are_counted_as_errors_when_it_is_back():
             cache.flush_stats()
         assert sums(cache.process_stats())["errors"] == 6
         server.start()
+        cache.connection.forget_outage()
         cache.get("text", MODEL)
         cache.flush_stats()
         assert without_bytes(cache.stats("all")) == {"errors": 6, "misses": 1}
@@ -100,6 +101,7 @@ async def test_async_calls_that_find_no_server_are_counted_as_errors():
                 with pytest.raises(CacheUnavailableError):
                     await call
             server.start()
+            cache.connection.forget_outage()
             assert (await cache.astats("all")).errors == 3
             assert (await cache.astats("all", MODEL)).errors == 2
 
