@@ -178,8 +178,9 @@ def _show_outcome(outcome: Outcome) -> None:
 def _show_unstored(report: EmbedReport) -> None:
     if report.unstored:
         st.warning(
-            f"The server stopped answering: {wording.counted(report.unstored, 'vector')} computed here could not be "
-            "stored. Embed again when it is back, and only these are computed anew.",
+            f"{wording.counted(report.unstored, 'vector')} computed here could not be stored: the server does not "
+            "answer, or takes nothing more. Embed again when that is mended, and only these are computed anew. "
+            f"The reason: {wording.code_span(report.cache_failure or 'unknown')}",
             icon=":material/warning:",
         )
     if report.withheld:

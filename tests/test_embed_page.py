@@ -103,7 +103,20 @@ def test_what_could_not_be_stored_is_said(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(RememberingModel, "_compute", compute)
     embed(app, "What is machine learning?")
-    assert app.warning[0].value.startswith("The server stopped answering: 1 vector computed here could not be stored")
+    (said,) = [warning.value for warning in app.warning]
+    assert said.startswith("1 vector computed here could not be stored: the server does not answer")
+    assert "The reason: `no answer from embedded://" in said
+
+
+def test_that_the_server_is_full_is_said(cache: EmbeddingsCache) -> None:
+    raw = cache.connection.client()
+    raw.config_set("maxmemory-policy", "noeviction")
+    raw.config_set("maxmemory", 1)
+    app = open_page("embed")
+    embed(app, "What is machine learning?")
+    assert not app.error
+    assert "The reason: `OOM" in app.warning[0].value
+    assert app.get("plotly_chart")
 
 
 def test_metadata_and_ttl_are_stored(cache: EmbeddingsCache) -> None:

@@ -208,7 +208,7 @@ def test_where_locks_are_refused_it_computes_and_says_so(caplog: pytest.LogCaptu
             found = vectorizer_of(model, cache).embed_many(["a", "b"])
     np.testing.assert_array_equal(found, [vector_of("a"), vector_of("b")])
     assert model.asked == ["a", "b"]
-    assert "without the locks of a shared flight: NOPERM" in caplog.text
+    assert "without the locks of shared flights: NOPERM" in caplog.text
 
 
 def test_a_server_that_goes_away_in_between_costs_nothing_but_the_cache() -> None:

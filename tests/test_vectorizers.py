@@ -353,6 +353,42 @@ def test_without_its_server_a_vectorizer_computes_and_warns_once_per_outage(capl
             assert vectorizer.embed_report(["a"]).hits[0]
 
 
+def test_a_server_that_is_full_costs_no_vector_and_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "embedcache.vectorizers")
+    with (
+        running("valkey9", "--maxmemory-policy", "noeviction") as server,
+        EmbeddingsCache("v", redis_url=server.url) as cache,
+    ):
+        vectorizer = CustomVectorizer(vector_of, "toy", cache)
+        vectorizer.embed("kept")
+        server.raw.config_set("maxmemory", 1)
+        for text in ("a", "b"):
+            np.testing.assert_array_equal(vectorizer.embed(text), vector_of(text))
+        report = vectorizer.embed_report(["kept", "a", "b"])
+        assert (report.hits.tolist(), report.unstored) == ([True, False, False], 2)
+        assert report.cache_failure.startswith("OOM")
+        assert cache.process_stats().errors == 3
+        server.raw.config_set("maxmemory", 0)
+        assert vectorizer.embed_report(["a"]).cache_failure is None
+        said = [record for record in caplog.records if record.name == "embedcache.vectorizers.losses"]
+        told = [(record.levelname, record.getMessage()) for record in said]
+        assert [level for level, _ in told] == ["WARNING", "INFO"]
+        assert told[0][1].startswith("embedding, and storing nothing of it: OOM")
+
+
+async def test_a_server_that_refuses_lookups_costs_no_vector(caplog: pytest.LogCaptureFixture) -> None:
+    with running("valkey9") as server:
+        server.raw.acl_setuser("shy", enabled=True, nopass=True, commands=["+ping", "+client"], keys=["*"])
+        url = server.url.replace("unix://", "unix://shy:x@")
+        async with EmbeddingsCache("v", redis_url=url, stats=False) as cache:
+            vectorizer = CustomVectorizer(vector_of, "toy", cache)
+            for text in ("a", "b"):
+                np.testing.assert_array_equal(vectorizer.embed(text), vector_of(text))
+                np.testing.assert_array_equal(await vectorizer.aembed_many([text]), [vector_of(text)])
+        (told,) = [record.getMessage() for record in caplog.records if "without the cache" in record.getMessage()]
+        assert "NOPERM" in told
+
+
 @pytest.mark.parametrize("kind", [BaseVectorizer, CustomVectorizer, HFTextVectorizer])
 def test_async_twins_have_the_same_signature(kind: type[BaseVectorizer]) -> None:
     twins = [name for name in dir(kind) if name.startswith("embed")]

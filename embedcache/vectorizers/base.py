@@ -6,7 +6,6 @@ What a call does is a plan (`embedcache.vectorizers.planning`) that is carried o
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, Unp
 import numpy.typing as npt
 
 from embedcache.entry import TTL, Text
-from embedcache.errors import CacheUnavailableError, InvalidInputError
+from embedcache.errors import InvalidInputError
 from embedcache.keyspace import encode_model_name
+from embedcache.vectorizers.losses import Loss
 from embedcache.vectorizers.planning import Preprocess, Wanted, embed_many, embed_one, wanted
 from embedcache.vectorizers.progress import OnProgress
 from embedcache.vectorizers.prompts import INPUT_TYPES, InputType
@@ -36,8 +36,6 @@ CHUNK_TEXTS: Final = 256
 SingleFlightMode: TypeAlias = Literal["process", "shared"]
 
 _CHARACTERS_PER_TOKEN: Final = 4
-
-_log = logging.getLogger(__name__)
 
 
 class OneTextOptions(TypedDict, total=False):
@@ -59,8 +57,9 @@ class ManyTextsOptions(OneTextOptions, total=False):
 class BaseVectorizer(ABC):
     """Texts to vectors through a cache. A subclass says how vectors are made: `_compute` and `dims`.
 
-    Where the cache's server is not there, vectors are computed and returned all the same, with one warning per outage;
-    where the cache is read-only, those that it lacks are computed, returned and not kept.
+    Where the cache's server is not there, or refuses (memory is full, say), vectors are computed and returned all the
+    same, with one warning per outage; where the cache is read-only, those that it lacks are computed,
+    returned and not kept.
 
     Args:
         model: The model's name.
@@ -90,7 +89,9 @@ class BaseVectorizer(ABC):
         self.model = model
         self.cache = cache
         self.single_flight = single_flight
-        self._cache_is_away = False
+        self._lookups = Loss("embedding without the cache", "the cache is back")
+        self._locks = Loss("embedding without the locks of shared flights", "flights are shared again")
+        self._stores = Loss("embedding, and storing nothing of it", "vectors are stored again")
         self._one_at_a_time: AbstractContextManager[Any] = nullcontext()
 
     @property
@@ -368,13 +369,3 @@ class BaseVectorizer(ABC):
             if self.model_name_for(input_type) == self.model_name:
                 input_type = None
         return wanted(metadata, ttl, input_type)
-
-    def _cache_failed(self, error: CacheUnavailableError) -> None:
-        if not self._cache_is_away:
-            _log.warning("embedding without the cache: %s", error)
-        self._cache_is_away = True
-
-    def _cache_answered(self) -> None:
-        if self._cache_is_away:
-            _log.info("the cache is back")
-        self._cache_is_away = False

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import numpy as np
 
 from embedcache.entry import NEVER, TTL, Text
-from embedcache.errors import CacheUnavailableError
+from embedcache.errors import CacheUnavailableError, ServerReplyError
 from embedcache.keyspace import check_ttl, encode_text, encode_texts
 from embedcache.metadata import pack_metadata
 from embedcache.vectorizers.flights import flights
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from embedcache.vectorizers.base import BaseVectorizer
 
 Preprocess = Callable[[Text], Text]
+
+CacheError: TypeAlias = CacheUnavailableError | ServerReplyError
+"""What a call survives: no answer, or one that refuses."""
+_CACHE_ERRORS: Final = (CacheUnavailableError, ServerReplyError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +87,16 @@ def embed_one(
         text = preprocess(text)
     landings = flights.landings
     cache = None if skip_cache else vectorizer.cache
-    failure = None
+    failure: CacheError | None = None
     if cache is not None:
         name = vectorizer.model_name if wants.input_type is None else vectorizer.model_name_for(wants.input_type)
+        last_failure = vectorizer._lookups.last_failure
         try:
             entry = yield LookUpOne(cache, name, text)
-        except CacheUnavailableError as error:
+        except _CACHE_ERRORS as error:
             failure = error
         else:
-            vectorizer._cache_answered()
+            vectorizer._lookups.answered(last_failure)
             if entry is not None:
                 return np.array(entry["embedding"], np.float32)
     encode_text(text)
@@ -125,7 +130,7 @@ def embed_many(
         if tell is not None:
             tell(work.done, len(work.texts))
         yield from call.compute_missing(work, tell)
-    return work.report(texts)
+    return work.report(texts, call.failure)
 
 
 class Call:
@@ -137,6 +142,9 @@ class Call:
         wants: What the caller wants.
         landings: How many landings there had been before the texts were looked up: what lands from then on, the look-up
             may not have seen.
+
+    Attributes:
+        failure: What the cache's server refused this call with, or that it did not answer; None while it does all.
     """
 
     def __init__(self, vectorizer: BaseVectorizer, cache: EmbeddingsCache | None, wants: Wanted, landings: int) -> None:
@@ -145,6 +153,7 @@ class Call:
         self.wants = wants
         self.landings = landings
         self.model_name = vectorizer.model_name_for(wants.input_type)
+        self.failure: str | None = None
         self._has_lost_cache = False
 
     @property
@@ -158,13 +167,14 @@ class Call:
         """Fills in what the cache has."""
         if self.cache is None or not work.texts:
             return
-        start = perf_counter()
+        lookups = self.vectorizer._lookups
+        last_failure, start = lookups.last_failure, perf_counter()
         try:
             matrix, hits = yield LookUp(self.cache, self.model_name, work.texts)
-        except CacheUnavailableError as error:
+        except _CACHE_ERRORS as error:
             self.lose_cache(error)
         else:
-            self.vectorizer._cache_answered()
+            lookups.answered(last_failure)
             work.found(matrix, hits)
         work.lookup_seconds = perf_counter() - start
 
@@ -175,17 +185,18 @@ class Call:
             texts = [work.texts[index] for index in indexes]
             try:
                 matrix, hits = yield LookAgain(cache, self.model_name, texts, work.dimension)
-            except CacheUnavailableError as error:
+            except _CACHE_ERRORS as error:
                 self.lose_cache(error)
             else:
                 rows = np.flatnonzero(hits).tolist()
                 return [indexes[row] for row in rows], matrix[rows].astype(np.float32, copy=False)
         return [], np.empty((0, 0), np.float32)
 
-    def lose_cache(self, error: CacheUnavailableError) -> None:
+    def lose_cache(self, error: CacheError) -> None:
         """Goes on without the cache."""
         self._has_lost_cache = True
-        self.vectorizer._cache_failed(error)
+        self.failure = str(error)
+        self.vectorizer._lookups.failed(error)
 
     # ---------------------------------------------------------------------------------------- computing, storing
 
@@ -232,7 +243,8 @@ class Call:
             work.withheld += len(chunk)
             return
         name, metadata, ttl = self.model_name, self.wants.metadata, self.wants.ttl
-        start = perf_counter()
+        stores = self.vectorizer._stores
+        last_failure, start = stores.last_failure, perf_counter()
         try:
             yield Store(
                 cache,
@@ -244,4 +256,10 @@ class Call:
         except CacheUnavailableError as error:
             self.lose_cache(error)
             work.unstored += len(chunk)
+        except ServerReplyError as error:  # it may be full, and lookups go on
+            stores.failed(error)
+            self.failure = str(error)
+            work.unstored += len(chunk)
+        else:
+            stores.answered(last_failure)
         work.store_seconds += perf_counter() - start

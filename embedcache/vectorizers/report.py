@@ -24,10 +24,13 @@ class EmbedReport:
         lookup_seconds: What reading the cache took.
         compute_seconds: What the model took.
         store_seconds: What writing to the cache took.
-        unstored: Distinct texts whose vectors were computed but not kept, because the cache's server did not answer.
+        unstored: Distinct texts whose vectors were computed but not kept, because the cache's server did not answer or
+            refused them.
         withheld: Distinct texts whose vectors were computed but not kept, because the cache is read-only.
         flights_saved: Distinct texts that were missing and not computed here, because another caller computed them.
         wait_seconds: What waiting for other callers took.
+        cache_failure: What the cache's server refused this call with, or that it did not answer; None where it did all
+            that it was asked.
     """
 
     vectors: Matrix
@@ -40,3 +43,4 @@ class EmbedReport:
     withheld: int = 0
     flights_saved: int = 0
     wait_seconds: float = 0.0
+    cache_failure: str | None = None

@@ -100,12 +100,17 @@ class SharedFlights:
         """What the operation gives, or None where the server does not answer or refuses it."""
         if self._call.live_cache is None:
             return None
+        locks = self._call.vectorizer._locks
+        last_failure = locks.last_failure
         try:
-            return (yield Exchange(self._cache, operation))
+            found = yield Exchange(self._cache, operation)
         except CacheUnavailableError as error:
             self._call.lose_cache(error)
         except ServerReplyError as error:
-            _log.warning("embedding without the locks of a shared flight: %s", error)
+            locks.failed(error)
+        else:
+            locks.answered(last_failure)
+            return found
         return None
 
     @contextmanager

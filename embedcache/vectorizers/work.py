@@ -82,7 +82,7 @@ class Work:
         self.vectors = np.empty((len(self.texts), dimension), np.float32)
         self._hits = np.zeros(len(self.texts), dtype=np.bool_)
 
-    def report(self, texts: Sequence[Text]) -> EmbedReport:
+    def report(self, texts: Sequence[Text], cache_failure: str | None = None) -> EmbedReport:
         """The result for the texts as they were asked for, repeated ones repeated."""
         vectors, hits = self.vectors, self._hits
         seconds = self._seconds + self.lookup_seconds / max(len(self.texts), 1)
@@ -101,6 +101,7 @@ class Work:
             withheld=self.withheld,
             flights_saved=self.flights_saved,
             wait_seconds=self.wait_seconds,
+            cache_failure=cache_failure,
         )
 
 
