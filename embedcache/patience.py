@@ -7,8 +7,7 @@ only have the caller wait as long again. Who wants that all the same says ``retr
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import redis.asyncio
@@ -47,9 +46,8 @@ class AsyncRetry(redis.asyncio.retry.Retry):
 class PatientPool(redis.asyncio.BlockingConnectionPool):
     """An event loop's pool: past its size a call waits for a connection, where redis-py's default pool raises.
 
-    No connection is lost to a call that is cancelled: redis-py's own pool forgets one whose caller is cancelled while
-    it waits to give it back, and a waiting call is not told of a free connection where the call that was told is
-    cancelled at that moment.
+    Where a waiting call is cancelled just as it is told of a free connection, another one is told instead (asyncio's
+    own conditions do so from Python 3.13 on).
 
     Args:
         check: Raises what a waiting call is to raise, once there is nothing to wait for: no server.
@@ -59,7 +57,6 @@ class PatientPool(redis.asyncio.BlockingConnectionPool):
     def __init__(self, check: Callable[[], None], **settings: Any) -> None:
         super().__init__(timeout=None, **settings)
         self._check = check
-        self._telling: set[asyncio.Task[None]] = set()
 
     def can_get_connection(self) -> bool:
         """Whether there is a connection to be had; asked whenever a waiting call is told of one."""
@@ -71,23 +68,6 @@ class PatientPool(redis.asyncio.BlockingConnectionPool):
         try:
             return await super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
         except BaseException:
-            self._tell(self._tell_those_who_wait())
+            async with self._condition:
+                self._condition.notify_all()
             raise
-
-    async def release(self, connection: Any) -> None:
-        """Gives a connection back, even if the caller is cancelled meanwhile."""
-        if not self._condition.locked():
-            await super().release(connection)
-            return
-        task = self._tell(super().release(connection))
-        await asyncio.shield(task)
-
-    def _tell(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._telling.add(task)  # an event loop holds its tasks by weak references alone
-        task.add_done_callback(self._telling.discard)
-        return task
-
-    async def _tell_those_who_wait(self) -> None:
-        async with self._condition:
-            self._condition.notify_all()
