@@ -44,7 +44,7 @@ from embedcache.client_settings import (
 from embedcache.errors import CacheUnavailableError, EmbeddedServerError, InvalidInputError
 from embedcache.event_loops import LoopClient
 from embedcache.operations import Command, Operation, Posted
-from embedcache.patience import RETRIED, AsyncRetry, PatientPool, ran_out_of_time
+from embedcache.patience import RETRIED, AsyncRetry, PatientPool, as_kind, ran_out_of_time
 from embedcache.read_only import check_reads
 from embedcache.round_trips import AsyncPosts, KeptConnections, Posts, asend, send
 from embedcache.server import EmbeddedServer
@@ -377,7 +377,9 @@ class RedisConnection:
         if self._embedded_options is not None:
             settings["connection_class"] = redis.UnixDomainSocketConnection
             settings["path"] = str(self._attached().socket_path)
-        return settings | self._settings
+        settings |= self._settings
+        settings["retry"] = as_kind(type(retry), settings["retry"])
+        return settings
 
     # ---------------------------------------------------------------------------------------- the embedded server
 

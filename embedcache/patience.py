@@ -14,6 +14,7 @@ import redis.asyncio
 import redis.asyncio.retry
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
 
 R = TypeVar("R")
 
@@ -41,6 +42,13 @@ class AsyncRetry(redis.asyncio.retry.Retry):
 
     def _is_retryable(self, error: Exception) -> bool:
         return not ran_out_of_time(error) or RedisTimeoutError in self._supported_errors
+
+
+def as_kind(kind: type[Retry | AsyncRetry], given: Retry | AsyncRetry) -> Retry | AsyncRetry:
+    """A ``retry`` among the settings, as the sync or the async client needs it, whichever it was."""
+    # redis-py has no public name for these two, and one class for each kind of client.
+    errors: Any = given._supported_errors
+    return kind(given._backoff, given.get_retries(), errors)
 
 
 class PatientPool(redis.asyncio.BlockingConnectionPool):

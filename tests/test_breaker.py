@@ -154,6 +154,19 @@ def test_where_time_ran_out_it_is_not_tried_a_second_time(caller: Wrap) -> None:
         assert server.raw.info("commandstats")["cmdstat_pttl"]["calls"] == before + 1
 
 
+@pytest.mark.parametrize("kind", [Retry, AsyncRetry], ids=["sync", "async"])
+def test_how_often_it_is_tried_is_a_setting_for_both_kinds_of_client(caller: Wrap, kind: type[Any]) -> None:
+    with running("valkey9") as server:
+        settings = QUICK | {"retry": kind(NoBackoff(), 2), "retry_on_timeout": True}
+        cache = caller(EmbeddingsCache(redis_url=server.url, connection_kwargs=settings, breaker=None, stats=False))
+        cache.set("a", MODEL, VECTOR)
+        before = server.raw.info("stats")["total_connections_received"]
+        stop(server)
+        fails(cache)
+        resume(server)
+        assert server.raw.info("stats")["total_connections_received"] >= before + 2
+
+
 def test_those_who_wait_for_a_connection_leave_when_it_opens() -> None:
     settings = {"socket_timeout": 0.5, "max_connections": 2}
 
