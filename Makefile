@@ -9,7 +9,7 @@ PORT ?= 8501
 # pytest's exit code where ARGS choose tests of the one kind alone. Browsers want the processor for themselves.
 NONE_CHOSEN := 5
 
-.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard screenshots browser clean
+.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean
 
 help:
 	@echo "make run    the dashboard on http://$(ADDRESS):$(PORT), with the embedded server;"
@@ -21,6 +21,8 @@ help:
 	@echo "            and LangChain's; make bench-core, bench-vectorizers and bench-peers take one each"
 	@echo "make bench-precision  what float16 and int8 lose, on 10,000 sentences"
 	@echo "make bench-dashboard  the pages in a browser, on a cache of a million entries"
+	@echo "make chaos  four processes embed while their server is killed, stopped and filled, for five minutes;"
+	@echo "            make chaos ARGS=\"--seconds 60\" for one"
 	@echo "make screenshots      the pictures in README and docs, taken anew"
 
 run: $(VENV)/.run
@@ -56,6 +58,9 @@ bench-precision: $(VENV)/.run
 
 bench-dashboard: browser
 	$(BIN)/python benchmarks/dashboard.py $(ARGS)
+
+chaos: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python tests/chaos/chaos.py $(ARGS)
 
 screenshots: browser
 	$(BIN)/python tests/take_screenshots.py
