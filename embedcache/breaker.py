@@ -2,8 +2,8 @@
 
 Closed, it only counts calls in a row that got no answer. `BreakerPolicy.failures` of them open it: from then on `check`
 refuses each call at once, and one daemon thread asks the server at growing pauses, until it answers, or nobody has
-called for a minute; the next call has it asked again. Whatever answers closes the breaker, a call that was on its way
-since before the outage among that. After the thread's probe, a single failure opens it again until a call has
+called for ten minutes; the next call then has it asked at once. Whatever answers closes the breaker, a call that was on
+its way since before the outage among that. After the thread's probe, a single failure opens it again until a call has
 succeeded: a server may answer a PING, and nothing else.
 
 One thread serves sync and async callers alike, and no caller ever waits for it. Libraries were considered: pybreaker
@@ -24,7 +24,7 @@ from weakref import ReferenceType, WeakMethod, ref
 
 from embedcache.errors import CacheUnavailableError, InvalidInputError
 
-QUIET_SECONDS: Final = 60.0
+QUIET_SECONDS: Final = 600.0
 """After so long without a call, a server that is away is no longer asked."""
 
 _log = logging.getLogger(__name__)
@@ -82,13 +82,14 @@ class Outage:
 class _Opening:
     """The breaker opened: what is known of the outage, and of the thread that asks."""
 
-    __slots__ = ("asked_for", "has_thread", "next_attempt", "over", "reason", "since")
+    __slots__ = ("asked_for", "attempts", "has_thread", "next_attempt", "over", "reason", "since")
 
     def __init__(self, since: float, reason: str) -> None:
         self.since = since
         self.reason = reason
         self.next_attempt = time.time()
         self.asked_for = time.monotonic()
+        self.attempts = 0
         self.has_thread = False
         self.over = threading.Event()
 
@@ -220,13 +221,13 @@ class Breaker:
 
 def _ask(breaker: ReferenceType[Breaker], opening: _Opening) -> None:
     """Asks until the server answers, the connection is gone or closed, or nobody has called for long."""
-    attempt = 0
+    waits = opening.attempts == 0  # not where it is asked again after a long silence
     try:
         while time.monotonic() - opening.asked_for < QUIET_SECONDS:
             alive = breaker()
             if alive is None:
                 return
-            pause = alive._pause(attempt)
+            pause = alive._pause(opening.attempts) if waits else 0
             del alive  # a cache that is dropped meanwhile must not wait for us
             opening.next_attempt = time.time() + pause
             if opening.over.wait(pause):
@@ -235,6 +236,7 @@ def _ask(breaker: ReferenceType[Breaker], opening: _Opening) -> None:
             if alive is None or alive._answers(opening):
                 return
             del alive
-            attempt += 1
+            opening.attempts += 1
+            waits = True
     finally:
         opening.has_thread = False
