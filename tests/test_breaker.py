@@ -381,6 +381,30 @@ def test_what_the_server_refuses_is_an_answer(caller: Wrap) -> None:
         assert cache.cache.connection.outage is None
 
 
+def test_a_server_that_still_reads_its_entries_back_is_away(caller: Wrap) -> None:
+    slowly = ["--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"]
+    with running("valkey9", "--appendonly", "yes", *slowly) as server:
+        cache = caller(EmbeddingsCache(redis_url=server.url, breaker=EAGER, stats=False))
+        for number in range(50):
+            cache.set(f"{number} " + 2000 * "x", MODEL, VECTOR)
+        server.raw.bgrewriteaof()  # as a snapshot: while it reads that, the server answers
+        assert wait_until(lambda: not server.raw.info("persistence")["aof_rewrite_in_progress"])
+        server.stop()
+        starting = threading.Thread(target=server.start)
+        starting.start()
+        told = set()
+        while starting.is_alive():
+            try:
+                cache.get("a", MODEL)
+            except CacheUnavailableError as error:
+                told.add("loading" in str(error) and "since" in str(error))
+            time.sleep(0.005)
+        starting.join()
+        assert True in told
+        assert wait_until(lambda: cache.cache.connection.outage is None)
+        assert cache.exists("7 " + 2000 * "x", MODEL)
+
+
 def test_a_pool_of_the_programs_own_that_is_too_small_is_no_outage() -> None:
     with running("valkey9") as server:
         client = redis.Redis(unix_socket_path=str(server.socket), max_connections=1)

@@ -8,7 +8,7 @@ import chaos
 def test_whatever_becomes_of_the_server_vectorizers_work_on() -> None:
     # Shorter timeouts than the usual ones: a server that is stopped for 2 s is to be given up.
     settings = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
-    outcome = chaos.run(22, 1, settings, (0.7, 2.0), 0.03)
+    outcome = chaos.run(22, 1, settings, (0.7, 2.0), 0.05)
     print(outcome.table())
     assert outcome.failures == []
     assert len(outcome.troubles.counts) == 5
