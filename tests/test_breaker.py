@@ -11,16 +11,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from calling import Caller
+from failing import EAGER, NEVER_ASKS, QUICK, fails, resume, stop, wait_until
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from servers import Server, free_port, running
+from servers import free_port, running
 from working import MODEL, VECTOR, awaits, works
 
 from embedcache import NEVER, BreakerPolicy, CacheUnavailableError, EmbeddingsCache, breaker
@@ -28,36 +28,7 @@ from embedcache.breaker import Breaker
 from embedcache.connection import RedisConnection
 from embedcache.errors import InvalidInputError, ServerReplyError
 
-EAGER = BreakerPolicy(failures=2, first_pause=0.05, longest_pause=0.1)
-NEVER_ASKS = BreakerPolicy(failures=2, first_pause=600, longest_pause=600)
-QUICK = {"socket_timeout": 0.2, "socket_connect_timeout": 0.2}
-
 Wrap = Callable[[EmbeddingsCache], Caller]
-
-
-def wait_until(is_so: Callable[[], object], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def fails(cache: Any, times: int = 1) -> str:
-    """What the last of so many calls says, each of which finds no server."""
-    for _ in range(times):
-        with pytest.raises(CacheUnavailableError) as caught:
-            cache.get("a", MODEL)
-    return str(caught.value)
-
-
-def stop(server: Server) -> None:
-    os.kill(server.pid, signal.SIGSTOP)
-
-
-def resume(server: Server) -> None:
-    os.kill(server.pid, signal.SIGCONT)
 
 
 # ------------------------------------------------------------------------------------------------ what it is told
@@ -427,71 +398,6 @@ def test_counts_that_cannot_be_delivered_do_not_open_it() -> None:
         assert cache.connection.outage is None
         server.start()
         assert works(cache)
-
-
-# ------------------------------------------------------------------------------------------------ the embedded server
-
-
-@pytest.fixture
-def embedded(tmp_path: Path, caller: Wrap, valkey: Server) -> Caller:
-    """One that answers."""
-    cache = caller(EmbeddingsCache(redis_url=f"embedded://{tmp_path}/data", connection_kwargs=QUICK, breaker=EAGER))
-    assert works(cache)
-    return cache
-
-
-def test_one_that_cannot_be_started_is_refused_at_once_and_started_in_the_background_when_it_can(
-    embedded: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connection = embedded.cache.connection
-    monkeypatch.setenv("EMBEDCACHE_SERVER_BINARY", "/nowhere/at/all")
-    os.kill(connection.client().info("server")["process_id"], signal.SIGKILL)
-    assert "/nowhere/at/all" in fails(embedded, 2)
-    assert "since" in fails(embedded)
-    monkeypatch.delenv("EMBEDCACHE_SERVER_BINARY")
-    assert wait_until(lambda: connection.outage is None)
-    assert works(embedded)
-
-
-def test_one_that_is_silent_is_not_waited_for_longer_than_another_server(embedded: Caller) -> None:
-    pid = embedded.cache.connection.client().info("server")["process_id"]
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        started = time.perf_counter()
-        fails(embedded, 100)
-        assert time.perf_counter() - started < 10  # 20 s, if each waited
-        assert embedded.cache.connection.outage is not None
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    assert wait_until(lambda: embedded.cache.connection.outage is None)
-    assert works(embedded)
-
-
-def test_many_threads_bring_it_back_between_them(tmp_path: Path, valkey: Server) -> None:
-    with EmbeddingsCache(redis_url=f"embedded://{tmp_path}/data", stats=False) as cache:
-        cache.set("a", MODEL, VECTOR)
-        server = cache.connection._embedded
-        assert server is not None
-        failed: list[BaseException] = []
-
-        def look() -> None:
-            together.wait()
-            try:
-                cache.get("a", MODEL)
-            except CacheUnavailableError as error:
-                failed.append(error)
-
-        for _ in range(3):
-            together = threading.Barrier(17)
-            threads = [threading.Thread(target=look) for _ in range(16)]
-            for thread in threads:
-                thread.start()
-            os.kill(server.pid, signal.SIGKILL)
-            together.wait()
-            for thread in threads:
-                thread.join()
-        assert failed == []
-        assert cache.connection.outage is None
 
 
 def test_a_connection_of_ones_own_is_not_closed_over_it() -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from servers import Server, running
 from toy_model import PATIENCE_SECONDS, HeldModel, Model, carried_out, many, vector_of
 
 from embedcache import CustomVectorizer, EmbeddingsCache, flight_locks
+from embedcache.errors import ServerReplyError
 from embedcache.keyspace import Keyspace
 from embedcache.vectorizers import shared_flights, single_flight
 from embedcache.vectorizers.steps import Compute, Exchange, LookAgain, LookUp, Store
@@ -236,3 +237,21 @@ def test_pauses_grow_to_a_bound() -> None:
     some = [pause for pause, _ in zip(shared_flights.pauses(), range(30), strict=False)]
     assert some[0] <= 0.005
     assert 0.1 < max(some) <= 0.25
+
+
+def test_a_full_server_that_gives_locks_back_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        running("valkey9", "--maxmemory-policy", "noeviction") as server,
+        EmbeddingsCache("v", redis_url=server.url, stats=False) as cache,
+    ):
+
+        def fill(texts: Sequence[Any]) -> np.ndarray:
+            server.raw.config_set("maxmemory", 1)
+            vectorizer._locks.failed(ServerReplyError("OOM"))  # as another caller finds out by now
+            return np.array([vector_of(text) for text in texts])
+
+        vectorizer = CustomVectorizer(vector_of, "toy", cache, embed_many_callable=fill, single_flight="shared")
+        for text in ("a", "b"):
+            vectorizer.embed_many([text])
+        assert not [key for key in server.raw.scan_iter() if b":flight:" in key]
+    assert caplog.text.count("without the locks of shared flights") == 1

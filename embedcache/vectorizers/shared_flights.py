@@ -85,9 +85,12 @@ class SharedFlights:
         if not texts:
             return Locks(())
         keys = flight_locks.lock_keys(self._space, texts, self._call.model_name)
+        locks = self._call.vectorizer._locks
+        last_failure = locks.last_failure
         taken = yield from self._exchange(flight_locks.take(keys, self._token, LOCK_SECONDS))
         if taken is None:
             return Locks([True] * len(texts))
+        locks.answered(last_failure)  # a full server does release them
         held = [key for key, lock in zip(keys, taken, strict=True) if lock]
         return Locks(taken, held, self._prolonging(held) if held else None)
 
@@ -100,17 +103,12 @@ class SharedFlights:
         """What the operation gives, or None where the server does not answer or refuses it."""
         if self._call.live_cache is None:
             return None
-        locks = self._call.vectorizer._locks
-        last_failure = locks.last_failure
         try:
-            found = yield Exchange(self._cache, operation)
+            return (yield Exchange(self._cache, operation))
         except CacheUnavailableError as error:
             self._call.lose_cache(error)
         except ServerReplyError as error:
-            locks.failed(error)
-        else:
-            locks.answered(last_failure)
-            return found
+            self._call.vectorizer._locks.failed(error)
         return None
 
     @contextmanager
