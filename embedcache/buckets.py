@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from typing import Any, Final, cast
@@ -23,7 +24,7 @@ import msgpack
 from embedcache.counters import MAX_SLOW, SUMS, Batch, ByModel, Counts, Slow, add_by_model
 from embedcache.errors import ServerReplyError
 from embedcache.keyspace import Keyspace
-from embedcache.operations import Command, Operation, ServerAbilities, checked, checked_all, run_script
+from embedcache.operations import Command, Operation, ServerAbilities, checked, is_other_type, run_script
 from embedcache.scripts import ADD_COUNTS
 
 _DAY: Final = 86_400
@@ -57,6 +58,7 @@ _CODES: Final = dict(zip(SUMS, "hmnsdxvcefrwtuk", strict=True))
 _BY_CODE: Final = {code.encode(): name for name, code in _CODES.items()}
 _LATENCY: Final = "l"
 _LATENCY_CODE: Final = re.compile(rb"l\d{1,4}")
+_AMOUNT: Final = re.compile(rb"\d{1,19}")
 _ID_DIGITS: Final = 8
 _NO_MODEL: Final = "-" * _ID_DIGITS
 
@@ -114,22 +116,31 @@ def bucket_key(space: Keyspace, resolution: Resolution, start: int) -> str:
 
 
 def add_batch(
-    space: Keyspace, able: ServerAbilities, batch: Batch, *, writer: str, number: int, process: str
+    space: Keyspace,
+    able: ServerAbilities,
+    batch: Batch,
+    *,
+    writer: str,
+    number: int,
+    process: str,
+    value_type: bytes = b"string",
 ) -> Operation[None]:
     """Adds a batch's counts, once however often it is sent; where scripts are refused, once per answer that is lost.
 
     Args:
         space: The cache.
         able: What its server has not refused.
-        batch: What was counted. Its misses of entries that had been there are counted here.
+        batch: What was counted. Which of its misses were of entries that had been there, or of what is no entry, is
+            found out here, where it costs no lookup anything.
         writer: Who counted, unlike any other.
         number: Of this writer's batches, from 1; a number not above the last one that was added is not added.
         process: The process for people, as ``host:pid``.
+        value_type: What the server calls the type of the cache's entries.
     """
     moments = _Moments((yield from server_time()))
     counts: ByModel = {}
     add_by_model(counts, batch.counts)
-    add_by_model(counts, (yield from _gone(space, batch, moments)))
+    add_by_model(counts, (yield from _misses_explained(space, batch, moments, value_type)))
     ended = moments.at(batch.until)
     hashes = {_key(space, "total"): int(ended) + DAYS.kept_seconds}
     for resolution in RESOLUTIONS:
@@ -161,19 +172,21 @@ def server_time() -> Operation[float]:
     return int(seconds) + int(microseconds) / 1e6
 
 
-def _gone(space: Keyspace, batch: Batch, moments: _Moments) -> Operation[ByModel]:
-    """How many of a batch's misses were of entries that had been there, as far as that is on record."""
+def _misses_explained(space: Keyspace, batch: Batch, moments: _Moments, value_type: bytes) -> Operation[ByModel]:
+    """How many of a batch's misses were of entries that had been there, or of what is no entry, as far as is known."""
     if not batch.missed:
         return {}
-    writes = yield from _recorded_writes(space, [key for key, _, _ in batch.missed])
+    keys = [key for key, _, _ in batch.missed]
+    scores, *types = yield [("ZMSCORE", _key(space, "stored"), *map(_member, keys)), *(("TYPE", key) for key in keys)]
     counts: ByModel = {}
-    for (_, model_name, missed), write in zip(batch.missed, writes, strict=True):
-        at = moments.at(missed)
-        # A write within the same second may have come after the miss.
-        if write is None or write.at + 1 > at:
-            continue
+    for (_, model_name, missed), write, kind in zip(batch.missed, _writes(scores, keys), types, strict=True):
         found = counts.setdefault(model_name, Counts())
-        if write.is_over(at):
+        at = moments.at(missed)
+        if isinstance(kind, bytes) and kind not in (b"none", value_type):
+            found.corrupt += 1  # to MGET, another type is the same as nothing
+        elif write is None or write.at + 1 > at:
+            continue  # a write within the same second may have come after the miss
+        elif write.is_over(at):
             found.expired += 1
         else:
             found.evicted += 1
@@ -213,10 +226,9 @@ def _write(score: float) -> Write:
     return Write(since + _SINCE, since + _SINCE + ttl if ttl else None)
 
 
-def _recorded_writes(space: Keyspace, keys: Sequence[str]) -> Operation[list[Write | None]]:
+def _writes(scores: object, keys: Sequence[str]) -> list[Write | None]:
     """The last write of each key; None for those not on record."""
-    (scores,) = yield [("ZMSCORE", _key(space, "stored"), *map(_member, keys))]
-    if isinstance(scores, ServerReplyError):
+    if not isinstance(scores, list):  # the server's refusal
         return [None] * len(keys)
     return [None if score is None else _write(float(score)) for score in scores]
 
@@ -308,8 +320,8 @@ class Standing:
 def read_standing(space: Keyspace) -> Operation[Standing]:
     """The server's time, the counts of all time, and the prices."""
     now = yield from server_time()
-    total, prices = yield from checked_all(("HGETALL", _key(space, "total")), ("HGETALL", _key(space, "prices")))
-    return Standing(now, _unpack(total), {name.decode(): float(price) for name, price in _pairs(prices).items()})
+    total, prices = yield from _read_hashes([_key(space, "total"), _key(space, "prices")])
+    return Standing(now, _unpack(total), _prices(prices))
 
 
 def read_buckets(space: Keyspace, resolution: Resolution, starts: Sequence[int]) -> Operation[list[ByModel]]:
@@ -317,23 +329,40 @@ def read_buckets(space: Keyspace, resolution: Resolution, starts: Sequence[int])
     found: list[ByModel] = []
     for first in range(0, len(starts), _READ_AT_ONCE):
         part = starts[first : first + _READ_AT_ONCE]
-        hashes = yield from checked_all(*(("HGETALL", bucket_key(space, resolution, start)) for start in part))
-        found += map(_unpack, hashes)
+        found += map(_unpack, (yield from _read_hashes([bucket_key(space, resolution, start) for start in part])))
     return found
+
+
+def _read_hashes(keys: Sequence[str]) -> Operation[list[Any]]:
+    replies = yield [("HGETALL", key) for key in keys]
+    for key, reply in zip(keys, replies, strict=True):
+        if is_other_type(reply):
+            raise ServerReplyError(f"WRONGTYPE {key} is no hash of counts; another program wrote there")
+    return replies
 
 
 def _pairs(reply: Any) -> dict[bytes, bytes]:
     return dict(reply) if isinstance(reply, Mapping) else dict(zip(reply[::2], reply[1::2], strict=True))
 
 
+def _prices(reply: Any) -> dict[str, float]:
+    """What is a price; what others have put beside them is passed over."""
+    prices: dict[str, float] = {}
+    for name, value in _pairs(reply).items():
+        with suppress(ValueError):  # no UTF-8, or no number
+            if (price := float(value)) >= 0:
+                prices[name.decode()] = price
+    return prices
+
+
 def _unpack(reply: Any) -> ByModel:
-    """One hash's counts. Fields of a later version are passed over."""
+    """One hash's counts. Fields of a later version are passed over, and what is no number."""
     found = _pairs(reply)
     names = {name: value.decode(errors="replace") for name, value in found.items() if len(name) == _ID_DIGITS}
     counts: ByModel = {}
     for name, value in found.items():
         model_id, code = name[:_ID_DIGITS], name[_ID_DIGITS:]
-        if code in _BY_CODE or _LATENCY_CODE.fullmatch(code):
+        if (code in _BY_CODE or _LATENCY_CODE.fullmatch(code)) and _AMOUNT.fullmatch(value):
             _count(counts.setdefault(names.get(model_id), Counts()), code.decode(), int(value))
     return counts
 
@@ -349,8 +378,8 @@ def _count(counts: Counts, code: str, amount: int) -> None:
 def read_write(space: Keyspace, key: str) -> Operation[tuple[float, Write | None]]:
     """The server's Unix seconds, and the last write of this key; None where it is not on record."""
     now = yield from server_time()
-    (write,) = yield from _recorded_writes(space, [key])
-    return now, write
+    (scores,) = yield [("ZMSCORE", _key(space, "stored"), _member(key))]
+    return now, _writes(scores, [key])[0]
 
 
 def read_slow(space: Keyspace) -> Operation[list[SlowLookup]]:

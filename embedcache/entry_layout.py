@@ -34,6 +34,10 @@ class EntryLayout(Protocol):
     def hex_bytes(self) -> bool:
         """Whether keys of bytes are made of their hex digits: `Keyspace.hex_bytes`."""
 
+    @property
+    def value_type(self) -> bytes:
+        """What the server calls the type of the values."""
+
     def read(
         self, space: Keyspace, able: ServerAbilities, parts: Iterable[Part], take: Take, *, refresh: bool
     ) -> Operation[bool]:

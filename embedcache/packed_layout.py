@@ -46,6 +46,7 @@ class PackedLayout:
 
     name: Literal["packed"] = "packed"
     hex_bytes = False
+    value_type = b"string"
 
     # ---------------------------------------------------------------------------------------- reading
 

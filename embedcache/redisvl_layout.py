@@ -122,6 +122,7 @@ class RedisVLLayout:
 
     name: Literal["redisvl"] = "redisvl"
     hex_bytes = True
+    value_type = b"hash"
 
     def __init__(self, dtype: codec.StoredDtype) -> None:
         if dtype.name not in _DTYPES:

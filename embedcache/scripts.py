@@ -192,22 +192,33 @@ lengths, for other types nil."""
 
 ADD_COUNTS: Final = Script("""
 local number = tonumber(ARGV[1])
-if tonumber(redis.call('GET', KEYS[1]) or '0') >= number then return 0 end
+local last = redis.pcall('GET', KEYS[1])
+if type(last) == 'string' and (tonumber(last) or 0) >= number then return 0 end
 redis.call('SET', KEYS[1], number, 'EX', ARGV[2])
 local first_name = #KEYS + 3
 local first_number = first_name + 2 * tonumber(ARGV[#KEYS + 2])
+local refused
 for k = 2, #KEYS do
-  for i = first_name, first_number - 1, 2 do redis.call('HSET', KEYS[k], ARGV[i], ARGV[i + 1]) end
-  for i = first_number, #ARGV, 2 do redis.call('HINCRBY', KEYS[k], ARGV[i], ARGV[i + 1]) end
-  redis.call('EXPIREAT', KEYS[k], ARGV[k + 1])
+  local held = redis.pcall('HLEN', KEYS[k])
+  if type(held) == 'table' and string.find(held.err, 'WRONGTYPE', 1, true) then
+    refused = KEYS[k]
+  else
+    for i = first_name, first_number - 1, 2 do redis.call('HSET', KEYS[k], ARGV[i], ARGV[i + 1]) end
+    for i = first_number, #ARGV, 2 do
+      local added = redis.pcall('HINCRBY', KEYS[k], ARGV[i], ARGV[i + 1])
+      if type(added) == 'table' then redis.call('HSET', KEYS[k], ARGV[i], ARGV[i + 1]) end
+    end
+    redis.call('EXPIREAT', KEYS[k], ARGV[k + 1])
+  end
 end
-return 1
+return refused and redis.error_reply('WRONGTYPE ' .. refused .. ' is no hash of counts') or 1
 """)
 """KEYS: a writer's own key, then hashes of counts; ARGV: the number of this writer's batch, seconds to keep the
 writer's key, a time to expire for each hash, how many fields to set, those as pairs, and fields to add to as pairs.
 
 Returns 0 and adds nothing if a batch of this number or a later one was added before: a writer that got no answer may
-send a batch again.
+send a batch again. What others have put in the place of one count, or of one hash, spoils nothing else: a field that is
+no number counts anew, and a key of another type is passed over and named.
 """
 
 PROLONG_OWN: Final = Script("""

@@ -68,9 +68,8 @@ class WatchedCache:
         self._able = ServerAbilities()
         self._layout = layout
         self._made_at = time.time()
-        self._outbox = Outbox(
-            sender(connection, Keyspace(space.name)), slow_lookup_seconds, slow_texts=slow_lookup_texts
-        )
+        send = sender(connection, Keyspace(space.name), layout.value_type)
+        self._outbox = Outbox(send, slow_lookup_seconds, slow_texts=slow_lookup_texts)
         self._counters = self._outbox.counters if stats and not connection.read_only else NoCounters()
 
     @property
@@ -358,12 +357,14 @@ def _name(operation: Operation[R]) -> str:
     return cast("GeneratorType[object, object, object]", operation).__name__.removesuffix("_one")
 
 
-def sender(connection: RedisConnection, space: Keyspace) -> flushing.Send:
-    """What delivers the counts of a cache to its server."""
+def sender(connection: RedisConnection, space: Keyspace, value_type: bytes = b"string") -> flushing.Send:
+    """What delivers the counts of a cache to its server; `value_type` is as in `EntryLayout`."""
     able = ServerAbilities()  # its own: what is refused for these keys may be allowed for entries
 
     def send(batch: Batch, writer: str, number: int, process: str) -> None:
-        operation = buckets.add_batch(space, able, batch, writer=writer, number=number, process=process)
+        operation = buckets.add_batch(
+            space, able, batch, writer=writer, number=number, process=process, value_type=value_type
+        )
         # Counts alone are no reason to start a server that somebody has stopped.
         connection.drive(operation, background=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -170,9 +171,10 @@ def test_without_scripts_nothing_is_added_where_something_is_refused_that_comes_
 # ------------------------------------------------------------------------------------------------ what was there
 
 
-def missed_where(scores: list[Any], *keys: str) -> tuple[list[Any], Batch]:
+def missed_where(scores: Any, *keys: str, types: Sequence[Any] | None = None) -> tuple[list[Any], Batch]:
     missed = [(key, MODEL, time.monotonic()) for key in keys]
-    return [scores], batch({MODEL: Counts(misses=len(keys))}, missed=missed)
+    reply = [scores, *(types or [b"none"] * len(keys))]
+    return reply, batch({MODEL: Counts(misses=len(keys))}, missed=missed)
 
 
 def score(ago: int, ttl: int) -> int:
@@ -185,7 +187,8 @@ def test_misses_of_what_had_been_there_are_counted_as_expired_or_evicted():
     scores = [str(score(10, 5)).encode(), float(score(100, 1)), score(10, 500), score(10, 0), score(0, 60), None]
     reply, counted = missed_where(scores, *keys)
     _, trips = play(adding(counted), [TIME], reply, [1])
-    assert trips[1] == [("ZMSCORE", f"c:stats:{{{TAG}}}:stored", *(bytes.fromhex(key[2:18]) for key in keys))]
+    members = [bytes.fromhex(key[2:18]) for key in keys]
+    assert trips[1] == [("ZMSCORE", f"c:stats:{{{TAG}}}:stored", *members), *(("TYPE", key) for key in keys)]
     _, arguments = script_call(trips)
     told = dict(zip(arguments[-6::2], arguments[-5::2], strict=True))
     assert told == {f"{ID}m".encode(): b"6", f"{ID}x".encode(): b"2", f"{ID}v".encode(): b"2"}
@@ -194,11 +197,28 @@ def test_misses_of_what_had_been_there_are_counted_as_expired_or_evicted():
 
 @pytest.mark.parametrize("error", [WRONG, NOPERM], ids=["WRONGTYPE", "NOPERM"])
 def test_where_the_record_of_writes_cannot_be_read_misses_are_plain_misses(error):
-    reply, counted = missed_where([], "c:" + "a" * 64)
-    reply = [error]
+    reply, counted = missed_where(error, "c:" + "a" * 64)
     _, trips = play(adding(counted), [TIME], reply, [1])
     _, arguments = script_call(trips)
     assert arguments[-2:] == [f"{ID}m".encode(), b"1"]
+
+
+@pytest.mark.parametrize(
+    ("value_type", "counted_as"),
+    [(b"string", {"m": b"6", "c": b"2", "v": b"4"}), (b"hash", {"m": b"6", "c": b"2", "v": b"4"})],
+)
+def test_a_miss_of_what_is_no_entry_is_corrupt_and_not_evicted(value_type, counted_as):
+    """To MGET, a value of another type is the same as nothing. One that was stored since then is no damage."""
+    other = {b"string": b"hash", b"hash": b"string"}[value_type]
+    types = [b"list", other, value_type, b"none", NOPERM, b"none"]
+    reply, counted = missed_where([score(10, 0)] * 6, *(f"c:{letter * 64}" for letter in "abcdef"), types=types)
+    operation = add_batch(
+        SPACE, ServerAbilities(), counted, writer="w", number=1, process="host:1", value_type=value_type
+    )
+    _, trips = play(operation, [TIME], reply, [1])
+    _, arguments = script_call(trips)
+    told = dict(zip(arguments[7 + 2 :: 2], arguments[7 + 3 :: 2], strict=True))
+    assert told == {f"{ID}{code}".encode(): amount for code, amount in counted_as.items()}
 
 
 @pytest.mark.parametrize(("ttl", "kept"), [(60, 60), (None, 0), (10**9, 2**22 - 1)])
@@ -246,9 +266,14 @@ def test_what_is_read_is_what_was_added_and_no_row_is_an_empty_one():
         (f"{ID}l99999999999", "7"),
         ("version", "2"),
         ("v", "2"),
+        (f"{ID}m", "no number"),
+        (f"{ID}m", ""),
+        (f"{ID}m", "-3"),
+        (f"{ID}l7", "1e9"),
+        (f"{ID}m", "9" * 5_000),
     ],
 )
-def test_fields_of_a_later_version_are_passed_over(name, value):
+def test_fields_of_a_later_version_and_what_is_no_number_are_passed_over(name, value):
     row = [ID.encode(), MODEL.encode(), f"{ID}h".encode(), b"3", name.encode(), value.encode()]
     counts, _ = play(read_buckets(SPACE, MINUTES, [0]), [row])
     assert counts == [{MODEL: Counts(hits=3)}]
@@ -265,8 +290,14 @@ def test_prices_are_read_with_the_total():
     assert (found.now, found.total, found.prices) == (NOW + 0.25, {}, {"m": 0.02, "free": 0.0})
 
 
-def test_an_error_for_a_read_is_raised():
-    with pytest.raises(ServerReplyError, match="WRONGTYPE"):
+def test_what_is_no_price_is_passed_over():
+    row = [b"m", b"0.02", b"a", b"dear", b"b", b"-1", b"c", b"nan", b"\xff", b"1", b"d", b""]
+    (found, _) = play(read_standing(SPACE), [TIME], [[], row])
+    assert found.prices == {"m": 0.02}
+
+
+def test_an_error_for_a_read_is_raised_and_names_the_key():
+    with pytest.raises(ServerReplyError, match=r"^WRONGTYPE c:stats:.*:m:0 is no hash of counts"):
         play(read_buckets(SPACE, MINUTES, [0]), [WRONG])
 
 
@@ -313,7 +344,7 @@ def all_keys(space: Keyspace) -> set[str]:
         return [empty.get(command[0], 1) for command in commands]
 
     trips = [trip for operation in operations for trip in play(operation, then=answer)[1]]
-    found = {command[1] for trip in trips for command in trip if command[0] not in {"TIME", "EVALSHA"}}
+    found = {command[1] for trip in trips for command in trip if command[0] not in {"TIME", "EVALSHA", "TYPE"}}
     return found | {key for trip in trips for (name, *rest) in trip if name == "EVALSHA" for key in rest[2:7]}
 
 

@@ -185,10 +185,22 @@ def test_a_damaged_entry_is_a_corrupt_miss(make_cache, server, kind, ttl):
     assert (found.hits, found.misses, found.corrupt) == (4, 4, 4)
 
 
-def test_a_value_of_another_type_is_a_plain_miss(counting, server):
+@pytest.mark.parametrize("ttl", [None, 500])
+def test_a_value_of_another_type_is_a_corrupt_miss(make_cache, server, ttl):
+    cache = make_cache(ttl=ttl, stats=True)
+    server.raw.rpush(cache.key_for("list", MODEL), "x")
+    server.raw.hset(cache.key_for("hash", MODEL), "text", "x")
+    cache.mget(["list", "none", "hash"], MODEL)
+    cache.get("list", MODEL)
+    assert sums(cache.stats("all", MODEL)) == {"misses": 4, "corrupt": 3}
+
+
+def test_a_value_of_another_type_that_is_replaced_at_once_is_a_plain_miss(counting, server):
+    """It is looked at when counts are handed over, where that costs no lookup anything."""
     server.raw.rpush(counting.key_for("text", MODEL), "x")
     counting.get("text", MODEL)
-    assert sums(counting.stats("all")) == {"misses": 1}
+    counting.set("text", MODEL, VECTOR)
+    assert without_bytes(counting.stats("all")) == {"misses": 1, "sets": 1}
 
 
 def test_another_text_under_the_same_key_is_a_miss_and_not_corrupt(counting):
