@@ -96,7 +96,7 @@ def run_ahead(
 
 
 def run_script(
-    able: ServerAbilities, script: Script, keys: Sequence[str], args: Sequence[bytes | int] = ()
+    able: ServerAbilities, script: Script, keys: Sequence[str | bytes], args: Sequence[bytes | int] = ()
 ) -> Operation[Any]:
     """The script's reply, or None where this server runs none for us (no script of ours returns nil)."""
     if not able.scripts:
