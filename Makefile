@@ -9,12 +9,13 @@ PORT ?= 8501
 # pytest's exit code where ARGS choose tests of the one kind alone. Browsers want the processor for themselves.
 NONE_CHOSEN := 5
 
-.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean
+.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large
 
 help:
 	@echo "make run    the dashboard on http://$(ADDRESS):$(PORT), with the embedded server;"
 	@echo "            make run EMBEDCACHE_URL=redis://localhost:6379 uses a server of yours"
 	@echo "make test   all tests, on real servers and in a real browser"
+	@echo "make test-large  one batch of 100,000 entries: how long the server is held up, and how much memory it takes"
 	@echo "make lint   ruff, mypy --strict, import contracts"
 	@echo "make format ruff's formatting and safe fixes"
 	@echo "make bench  the cache beside raw redis-py, vectorizers beside their model, then the cache beside RedisVL's"
@@ -31,6 +32,9 @@ run: $(VENV)/.run
 test: $(VENV)/.dev browser
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not browser" $(ARGS) || [ $$? -eq $(NONE_CHOSEN) ]
 	$(BIN)/python -m pytest -m browser $(ARGS) || [ $$? -eq $(NONE_CHOSEN) ]
+
+test-large: $(VENV)/.dev
+	EMBEDCACHE_TEST_BATCH=100000 $(BIN)/python -m pytest tests/test_large_batches.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -13,8 +13,8 @@ r"""Entries to packed bytes and back. `docs/format.md` gives the format byte by 
 From byte 17 on, the value repeats the *tag*: what was asked for. One `startswith` therefore tells a hit from another
 text under the same key. The TTL lies before the checksummed part, so that it can be changed in place.
 
-The checksum is the low half of XXH3's 64 bits. It costs 0.1 us for 1.7 kB, where CRC-32 costs 0.5, and is what makes a
-flipped bit a miss instead of a wrong vector; comparing lengths alone let truncated values through.
+The checksum is the low half of XXH3's 64 bits: 0.1 us for 1.7 kB, where CRC-32 costs 0.5. It makes a flipped bit a miss
+instead of a wrong vector; comparing lengths alone let truncated values through.
 """
 
 from __future__ import annotations
@@ -114,11 +114,7 @@ def tag_prefix(text_bytes: int, model_bytes: int, is_bytes: bool) -> bytes:
 
 def encode_vectors(matrix: FloatArray, dtype: StoredDtype) -> list[Buffer | None]:
     """Each row of an (n, d) matrix as it is stored; None for a row that is not finite in that dtype."""
-    wanted = _SCALE if dtype.scaled else dtype.item
-    stored = matrix
-    if matrix.dtype != wanted:
-        with np.errstate(over="ignore"):  # what overflows becomes infinite, which is looked for next
-            stored = matrix.astype(wanted)
+    stored = _converted(matrix, dtype)
     if not _all_finite(stored):
         good: list[bool] = [bool(np.isfinite(row).all()) for row in stored]
         rows = iter(encode_vectors(stored[good], dtype))
@@ -130,6 +126,19 @@ def encode_vectors(matrix: FloatArray, dtype: StoredDtype) -> list[Buffer | None
         return [data]
     size = stored.shape[1] * stored.itemsize
     return [memoryview(data)[start : start + size] for start in range(0, len(data), size)]
+
+
+def all_fit(matrix: FloatArray, dtype: StoredDtype) -> bool:
+    """Whether every row of an (n, d) matrix is finite in that dtype."""
+    return _all_finite(_converted(matrix, dtype))
+
+
+def _converted(matrix: FloatArray, dtype: StoredDtype) -> FloatArray:
+    wanted = _SCALE if dtype.scaled else dtype.item
+    if matrix.dtype == wanted:
+        return matrix
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, which is looked for next
+        return matrix.astype(wanted)
 
 
 def _all_finite(matrix: FloatArray) -> bool:

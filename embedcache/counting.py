@@ -34,6 +34,33 @@ def count_lookup(
         counters.missed(model_name, absent, sum(not codec.is_sound(value) for value in there))
 
 
+class LookupTally:
+    """One lookup of texts that is answered chunk by chunk, counted as one when it has ended."""
+
+    def __init__(self) -> None:
+        self._keys: list[str] = []
+        self._absent: list[str] = []
+        self._misses = self._corrupt = self._bytes_read = 0
+
+    def add(self, keys: Sequence[str], values: Sequence[bytes | None], missing: Sequence[int]) -> None:
+        """Takes a chunk, of which the keys at the indexes `missing` were misses."""
+        self._keys += keys
+        self._bytes_read += sum(map(len, filter(None, values)))
+        self._misses += len(missing)
+        for index in missing:
+            if (value := values[index]) is None:
+                self._absent.append(keys[index])
+            else:
+                self._corrupt += not codec.is_sound(value)
+
+    def count(self, counters: Counters, model_name: str, started: int, texts: Sequence[Text]) -> None:
+        """Counts the lookup."""
+        if self._keys:
+            counters.looked_up(model_name, started, self._keys, texts, self._misses, self._bytes_read)
+        if self._misses:
+            counters.missed(model_name, iter(self._absent), self._corrupt)
+
+
 def count_lookup_by_keys(
     counters: Counters,
     started: int,

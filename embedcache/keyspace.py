@@ -220,6 +220,20 @@ def encode_texts(texts: Sequence[Text]) -> list[bytes]:
     return [encode_text(text, index=position_in(texts, index)) for index, text in enumerate(texts)]
 
 
+def check_texts(texts: Sequence[Text], at_once: int) -> None:
+    """Checks texts as `encode_texts` does, with the bytes of only so many of them in memory.
+
+    Raises:
+        InvalidTextError: One cannot be cached; the error names its index where there are several.
+    """
+    try:
+        for start in range(0, len(texts), at_once):
+            encode_texts(texts[start : start + at_once])
+    except InvalidTextError:
+        encode_texts(texts)  # names its place among them all
+        raise
+
+
 def encode_text(text: Text, *, index: int | None = None) -> bytes:
     """A text's bytes.
 

@@ -36,17 +36,19 @@ from embedcache.commands import (
     run_script,
 )
 from embedcache.counters import Counters
-from embedcache.counting import count_lookup, count_lookup_by_keys
+from embedcache.counting import LookupTally, count_lookup, count_lookup_by_keys
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, FloatArray, Never, Text
 from embedcache.entry_layout import EntryLayout, Values
-from embedcache.keyspace import Keyspace, check_dimension, check_keys
-from embedcache.matrices import MatrixDecoder
+from embedcache.gathered_rows import GatheredRows
+from embedcache.keyspace import Keyspace, check_batch, check_dimension, check_keys, check_texts, encode_model_name
+from embedcache.matrices import MatrixDecoder, Rows
 from embedcache.packed_layout import PACKED
 from embedcache.packing import (
     Part,
     TextBatch,
     Writes,
     check_fields,
+    check_items,
     key_parts,
     pack_items,
     pack_one,
@@ -87,9 +89,29 @@ def mget(
 ) -> Operation[list[CacheEntry | None]]:
     """The entries of these texts, in order; None for each miss."""
     started = perf_counter_ns()
-    keys, values, found = yield from read_entries(space, able, texts, model_name, refresh=refresh, layout=layout)
-    count_lookup(counters, model_name, started, keys, texts, values, _missing(found))
+    tally, found = LookupTally(), list[CacheEntry | None]()
+    for some in checked_chunks(texts, model_name):
+        keys, values, entries = yield from read_entries(space, able, some, model_name, refresh=refresh, layout=layout)
+        tally.add(keys, values, _missing(entries))
+        found += entries
+    tally.count(counters, model_name, started, texts)
     return found
+
+
+def checked_chunks(texts: Sequence[Text], model_name: str) -> Iterator[Sequence[Text]]:
+    """The texts, as many at a time as one command moves; where there are more, all are checked before the first.
+
+    Raises:
+        InvalidTextError: A text cannot be cached.
+        InvalidModelNameError: The model name cannot be used.
+    """
+    check_batch(texts, "texts")
+    if len(texts) <= CHUNK_ENTRIES:
+        return iter([texts])  # whoever packs them checks them
+    encode_model_name(model_name)
+    listed = texts if isinstance(texts, list | tuple) else list(texts)
+    check_texts(listed, CHUNK_ENTRIES)
+    return chunks(listed)
 
 
 class Read(NamedTuple):
@@ -196,6 +218,29 @@ def mget_embeddings(
     started = perf_counter_ns()
     if dimension is not None:
         dimension = check_dimension(dimension)
+    check_batch(texts, "texts")
+    tally, gathered = LookupTally(), GatheredRows(len(texts), dimension)
+    for some in checked_chunks(texts, model_name):
+        keys, values, rows = yield from _read_rows(
+            space, able, some, model_name, gathered.dimension, refresh=refresh, layout=layout
+        )
+        tally.add(keys, values, [] if rows.mask.all() else np.flatnonzero(~rows.mask).tolist())
+        gathered.add(rows)
+    tally.count(counters, model_name, started, texts)
+    return gathered.result()
+
+
+def _read_rows(
+    space: Keyspace,
+    able: ServerAbilities,
+    texts: Sequence[Text],
+    model_name: str,
+    dimension: int | None,
+    *,
+    refresh: bool,
+    layout: EntryLayout,
+) -> Operation[tuple[list[str], list[bytes | None], Rows]]:
+    """The keys of these texts, the values under them, and their vectors."""
     batch = TextBatch(space, texts, model_name)
     values: list[bytes | None] = []
     decoder = MatrixDecoder(dimension)
@@ -208,16 +253,17 @@ def mget_embeddings(
     rows = decoder.rows()
     if due and rows.any_ttl:
         yield from layout.restart(able, codec.own_ttls(batch.keys, values))
-    missing = [] if rows.mask.all() else np.flatnonzero(~rows.mask).tolist()
-    count_lookup(counters, model_name, started, batch.keys, texts, values, missing)
-    return rows.matrix, rows.mask
+    return batch.keys, values, rows
 
 
 def mexists(
     space: Keyspace, texts: Sequence[Text], model_name: str, *, layout: EntryLayout = PACKED
 ) -> Operation[list[bool]]:
     """Whether each text is cached, without moving vectors. Text and model are compared, as in a read."""
-    return (yield from layout.match(*pack_texts(space, texts, model_name)))
+    found: list[bool] = []
+    for some in checked_chunks(texts, model_name):
+        found += yield from layout.match(*pack_texts(space, some, model_name))
+    return found
 
 
 def mexists_by_keys(space: Keyspace, keys: Sequence[str], *, layout: EntryLayout = PACKED) -> Operation[list[bool]]:
@@ -247,11 +293,12 @@ def mset(
 ) -> Operation[list[str]]:
     """Stores the items; returns their keys, in order. Of one text given twice, the last stays."""
     check_fields(items)
-    writes = pack_items(space, dtype, items, ttl, now)
-    for chunk in _write_chunks(writes):
+    keys: list[str] = []
+    for chunk in _packed_chunks(space, dtype, items, ttl, now):
         yield from layout.write(able, chunk)
         counters.wrote(chunk.keys, chunk.ttls, chunk.model_names, list(map(len, chunk.values)))
-    return writes.keys
+        keys += chunk.keys
+    return keys
 
 
 def set_one(
@@ -269,6 +316,18 @@ def set_one(
     yield from layout.write_one(able, key, value, ttl)
     counters.wrote([key], [ttl], [item["model_name"]], [len(value)])
     return key
+
+
+def _packed_chunks(
+    space: Keyspace, dtype: codec.StoredDtype, items: Sequence[CacheItem], ttl: TTL, now: float
+) -> Iterator[Writes]:
+    """The items in chunks. All are checked before the first, and where there are many, packed one chunk at a time."""
+    if len(items) <= CHUNK_ENTRIES:
+        yield from _write_chunks(pack_items(space, dtype, items, ttl, now))
+        return
+    checked_items = check_items(space, dtype, items, ttl, now, CHUNK_ENTRIES)
+    for start in range(0, len(items), CHUNK_ENTRIES):
+        yield from _write_chunks(checked_items.pack(start, start + CHUNK_ENTRIES))
 
 
 def _write_chunks(writes: Writes) -> Iterator[Writes]:
@@ -292,8 +351,11 @@ def _write_chunks(writes: Writes) -> Iterator[Writes]:
 
 def mdrop(space: Keyspace, counters: Counters, texts: Sequence[Text], model_name: str) -> Operation[int]:
     """Removes the entries of these texts; returns how many there were."""
-    keys, _ = pack_texts(space, texts, model_name)
-    return (yield from _unlink(counters, model_name, keys))
+    count = 0
+    for some in checked_chunks(texts, model_name):
+        keys, _ = pack_texts(space, some, model_name)
+        count += yield from _unlink(counters, model_name, keys)
+    return count
 
 
 def mdrop_by_keys(space: Keyspace, counters: Counters, keys: Sequence[str]) -> Operation[int]:

@@ -155,22 +155,87 @@ def pack_items(space: Keyspace, dtype: codec.StoredDtype, items: Sequence[CacheI
     model_names = [item["model_name"] for item in items]
     keys, tags = _pack_identities(space, texts, model_names)
     vectors = _pack_vectors([item["embedding"] for item in items], model_names, dtype)
-    ttls = [
+    ttls, rests = _ttls(space, items, batch_ttl), _rests(items, now)
+    return Writes(keys, _values(tags, vectors, dtype, ttls, rests), ttls, model_names)
+
+
+def _ttls(space: Keyspace, items: Sequence[CacheItem], batch_ttl: int | None) -> list[int | None]:
+    return [
         batch_ttl if (own := item.get("ttl")) is None else space.resolve_ttl(own, index=position_in(items, index))
         for index, item in enumerate(items)
     ]
+
+
+def _rests(items: Sequence[CacheItem], now: float) -> list[bytes]:
     plain = codec.pack_rest(now, pack_metadata(None))
-    rests = [
+    return [
         plain
         if (given := item.get("metadata")) is None
         else codec.pack_rest(now, pack_metadata(given, index=position_in(items, index)))
         for index, item in enumerate(items)
     ]
-    values = [
+
+
+def _values(
+    tags: Sequence[bytes],
+    vectors: Sequence[codec.Buffer],
+    dtype: codec.StoredDtype,
+    ttls: Sequence[int | None],
+    rests: Sequence[bytes],
+) -> list[bytes]:
+    return [
         codec.encode(tag, vector, dtype, seconds, rest)
         for tag, vector, seconds, rest in zip(tags, vectors, ttls, rests, strict=True)
     ]
-    return Writes(keys, values, ttls, model_names)
+
+
+class CheckedItems(NamedTuple):
+    """Items of a large batch, all of them checked and none packed yet, as columns.
+
+    What takes as much memory as the items themselves, values and texts in UTF-8, is made chunk by chunk in `pack`.
+    Vectors are those that were given, or arrays of them; metadata is packed.
+    """
+
+    space: Keyspace
+    dtype: codec.StoredDtype
+    keys: list[str]
+    texts: list[Text]
+    model_names: list[str]
+    vectors: list[npt.NDArray[Any]]
+    ttls: list[int | None]
+    rests: list[bytes]
+
+    def pack(self, start: int, stop: int) -> Writes:
+        """The items from `start` up to `stop`, ready to be sent."""
+        part = slice(start, stop)
+        model_names, ttls = self.model_names[part], self.ttls[part]
+        _, tags = _pack_identities(self.space, self.texts[part], model_names)
+        vectors = _pack_vectors(self.vectors[part], model_names, self.dtype)
+        return Writes(self.keys[part], _values(tags, vectors, self.dtype, ttls, self.rests[part]), ttls, model_names)
+
+
+def check_items(
+    space: Keyspace, dtype: codec.StoredDtype, items: Sequence[CacheItem], ttl: TTL, now: float, at_once: int
+) -> CheckedItems:
+    """Items of a batch, checked as `pack_items` does, with the bytes of only so many of them in memory.
+
+    Raises:
+        InvalidInputError: One item cannot be stored; the error names its index.
+    """
+    batch_ttl = space.resolve_ttl(ttl)
+    texts = [item["text"] for item in items]
+    model_names = [item["model_name"] for item in items]
+    keys: list[str] = []
+    try:
+        for start in range(0, len(texts), at_once):
+            part = slice(start, start + at_once)
+            keys += _pack_identities(space, texts[part], model_names[part])[0]
+    except InvalidInputError:
+        _pack_identities(space, texts, model_names)  # names its place among them all
+        raise
+    vectors = _check_vectors([item["embedding"] for item in items], model_names, dtype, at_once)
+    ttls, rests = _ttls(space, items, batch_ttl), _rests(items, now)
+    return CheckedItems(space, dtype, keys, texts, model_names, vectors, ttls, rests)
 
 
 # ------------------------------------------------------------------------------------------------ fields
@@ -255,15 +320,43 @@ def _pack_vectors(
     return stored
 
 
-def _join(embeddings: Sequence[EmbeddingLike]) -> FloatArray | None:
-    """The embeddings as one matrix (n, d); None where they are not all arrays of one real dtype and one shape."""
+def _check_vectors(
+    embeddings: Sequence[EmbeddingLike], model_names: Sequence[str], dtype: codec.StoredDtype, at_once: int
+) -> list[npt.NDArray[Any]]:
+    """The embeddings as arrays, all of which `_pack_vectors` takes."""
+    if _are_alike(embeddings):
+        vectors = list(cast("Sequence[FloatArray]", embeddings))
+    else:
+        vectors = [_as_vector(embedding, position_in(embeddings, i)) for i, embedding in enumerate(embeddings)]
+        _check_dimensions(vectors, model_names)
+    for start in range(0, len(vectors), at_once):
+        part = vectors[start : start + at_once]
+        matrix = _join(part)
+        matrices = [vector.reshape(1, -1) for vector in part] if matrix is None else [matrix]
+        if not all(codec.all_fit(each, dtype) for each in matrices):
+            _finite(
+                [row for each in matrices for row in codec.encode_vectors(each, dtype)],
+                range(start, start + len(part)),
+                dtype,
+                len(vectors),
+            )
+    return vectors
+
+
+def _are_alike(embeddings: Sequence[EmbeddingLike]) -> bool:
+    """Whether all are arrays of one real dtype and one shape, of one dimension."""
     if set(map(type, embeddings)) != {np.ndarray}:
-        return None
+        return False
     kinds = {(vector.shape, vector.dtype) for vector in embeddings if isinstance(vector, np.ndarray)}
     if len(kinds) != 1:
-        return None
+        return False
     ((shape, given),) = kinds
-    if len(shape) != 1 or not 1 <= shape[0] <= codec.MAX_DIMENSION or given.kind not in "fiu":
+    return len(shape) == 1 and 1 <= shape[0] <= codec.MAX_DIMENSION and given.kind in "fiu"
+
+
+def _join(embeddings: Sequence[EmbeddingLike]) -> FloatArray | None:
+    """The embeddings as one matrix (n, d); None where they are not all arrays of one real dtype and one shape."""
+    if not _are_alike(embeddings):
         return None
     if len(embeddings) == 1:
         return cast("FloatArray", embeddings[0]).reshape(1, -1)

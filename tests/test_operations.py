@@ -124,8 +124,9 @@ def test_a_large_batch_whose_ttls_cannot_be_restarted_by_a_script_is_read_all_th
     found, trips = play(mget(SPACE_60, 1500, able), then=reading_each(values(1500, 60), NOPERM))
     assert [entry["text"] for entry in found] == texts(1500)
     assert not able.scripts
-    assert trips[6] == [("EVALSHA", RESTART_TTLS.sha, 1000, *keys(1500)[:1000])], "once by itself"
-    assert [command for trip in trips[7:] for command in trip] == [("EXPIRE", key, 60) for key in keys(1500)]
+    assert trips[4] == [("EVALSHA", RESTART_TTLS.sha, 1000, *keys(1500)[:1000])], "once by itself"
+    restarts = [command for trip in trips[5:] for command in trip if command[0] != "MGET"]
+    assert restarts == [("EXPIRE", key, 60) for key in keys(1500)]
 
 
 def test_parts_are_made_and_taken_while_the_server_works() -> None:
