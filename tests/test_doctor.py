@@ -13,6 +13,7 @@ from looking import NO_SCRIPTS, looking_at, redisvl_hash
 from servers import Server, running
 
 from embedcache import NEVER, EmbeddingsCache, audit, buckets, codec, doctor
+from embedcache.benchmark import runs
 from embedcache.doctor import Examination, Finding, Kind
 from embedcache.doctor.namespace import HELD
 from embedcache.errors import InvalidInputError, ReadOnlyError, ServerReplyError
@@ -416,6 +417,13 @@ def test_bad_input(valkey: Server) -> None:
 def test_redisvl_hashes_are_no_foreign_values(valkey: Server) -> None:
     with EmbeddingsCache("c", redis_url=valkey.url, layout="redisvl", stats=False) as cache:
         valkey.raw.hset(cache.key_for("a text", "m"), mapping=redisvl_hash())
+        assert doctor.examine(cache).is_well
+
+
+def test_saved_benchmarks_are_no_strangers(valkey: Server) -> None:
+    with EmbeddingsCache("embedcache", redis_url=valkey.url, stats=False) as cache:
+        for key in (runs._SUMMARIES, runs._SAMPLES):
+            valkey.raw.set(key, "x")
         assert doctor.examine(cache).is_well
 
 
