@@ -15,7 +15,7 @@ from embedcache import codec, editing, operations
 from embedcache.breaker import USUAL_POLICY, BreakerPolicy
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, EmbeddingLike, FloatArray, Never, Text
 from embedcache.entry_layout import LayoutName
-from embedcache.keyspace import Keyspace
+from embedcache.keyspace import Keyspace, check_keys
 from embedcache.layouts import entry_layout
 from embedcache.near import NEAR_CACHE_BYTES, NEAR_TTL_SECONDS, NearCache
 from embedcache.nearby import NearbyCache
@@ -152,7 +152,7 @@ class EmbeddingsCache(NearbyCache):
 
     def owns(self, key: str) -> bool:
         """Whether a key lies in this cache's namespace. It says nothing of whether it exists."""
-        return self._space.owns(key)
+        return self._space.owns(*check_keys([key]))
 
     # ---------------------------------------------------------------------------------------- one entry
 

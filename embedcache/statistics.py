@@ -17,7 +17,7 @@ from embedcache import histogram
 from embedcache.buckets import DAYS, MINUTES, RESOLUTIONS, Resolution, Standing, read_buckets, read_standing
 from embedcache.counters import SUMS, ByModel, Counts, add_by_model, total
 from embedcache.errors import InvalidInputError
-from embedcache.keyspace import Keyspace
+from embedcache.keyspace import Keyspace, encode_model_name
 from embedcache.operations import Operation
 
 Moment: TypeAlias = datetime | float
@@ -181,8 +181,22 @@ def check_window(window: Window) -> None:
     Raises:
         InvalidInputError: It cannot be read.
     """
-    if window != ALL_TIME:
+    if not _is_all_time(window):
         _ends(window, 0.0)
+
+
+def _is_all_time(window: object) -> bool:
+    return isinstance(window, str) and window == ALL_TIME  # an array would compare its items
+
+
+def check_model(model_name: str | None) -> None:
+    """Checks the model that statistics are asked of; None is all of them.
+
+    Raises:
+        InvalidModelNameError: It cannot be one.
+    """
+    if model_name is not None:
+        encode_model_name(model_name)
 
 
 def check_series(window: Window, step: str | timedelta) -> float:
@@ -250,6 +264,7 @@ def _steps(window: Window, step: float, now: float) -> tuple[Resolution, range]:
 
 def stats(space: Keyspace, window: Window, model_name: str | None) -> Operation[CacheStats]:
     """The sums of a window, over all models or of one."""
+    check_model(model_name)
     start, end, counts, standing = yield from _read_window(space, window)
     return build(start, end, counts, standing, model_name)
 
@@ -269,7 +284,7 @@ def total_by_model(space: Keyspace) -> Operation[dict[str | None, CacheStats]]:
 def _read_window(space: Keyspace, window: Window) -> Operation[tuple[float, float, ByModel, Standing]]:
     check_window(window)
     standing = yield from read_standing(space)
-    if window == ALL_TIME:
+    if _is_all_time(window):
         return 0.0, standing.now, standing.total, standing
     buckets = _buckets(window, standing.now)
     counts: ByModel = {}
@@ -283,6 +298,7 @@ def series(
     space: Keyspace, window: Window, step: str | timedelta, model_name: str | None
 ) -> Operation[list[CacheStats]]:
     """The sums of each step of a window, first to last; a step in which nothing happened is all zeros."""
+    check_model(model_name)
     return [
         build(start, end, counts, standing, model_name)
         for start, end, counts, standing in (yield from _read_series(space, window, step))

@@ -217,6 +217,7 @@ class WatchedCache:
 
     def process_stats(self, model_name: str | None = None) -> CacheStats:
         """What this object alone has counted since it was made. Asks no server: prices are not known to it."""
+        statistics.check_model(model_name)
         counts = self._counters.lifetime()
         return statistics.build(self._made_at, time.time(), counts, Standing(0.0, {}, {}), model_name)
 
@@ -280,8 +281,14 @@ class WatchedCache:
         Args:
             model_name: The model that would have computed.
             texts: How many texts.
+
+        Raises:
+            InvalidInputError: The number is negative or not whole, or the name cannot be used.
         """
-        self._counters.count(model_name, flights_saved=texts)
+        encode_model_name(model_name)
+        if not _is_amount(texts) or texts != int(texts):
+            raise InvalidInputError(f"texts is a whole number from 0 on, not {texts!r}")
+        self._counters.count(model_name, flights_saved=int(texts))
 
     def set_token_price(self, model_name: str, price: float | None) -> None:
         """Sets what 1,000 tokens of a model cost, in a currency of your choice, for all who ask; None forgets it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -363,12 +362,6 @@ junk = st.recursive(
     ),
     max_leaves=6,
 )
-METHODS = [
-    *("get", "get_by_key", "mget", "mget_by_keys", "mget_embeddings", "exists", "exists_by_key", "mexists"),
-    *("mexists_by_keys", "drop", "drop_by_key", "mdrop", "mdrop_by_keys", "remaining_ttl", "expire", "persist"),
-    *("set", "mset", "set_ttl", "key_for"),
-]
-WRITERS = {"set", "mset", "set_ttl"}
 
 
 def refusal(call: Callable[[], Any]) -> EmbedcacheError | None:
@@ -378,21 +371,6 @@ def refusal(call: Callable[[], Any]) -> EmbedcacheError | None:
     except EmbedcacheError as error:
         return error
     return None
-
-
-@pytest.mark.parametrize("name", METHODS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_junk_raises_errors_of_ours_alone(valkey: Server, name: str, data: st.DataObject) -> None:
-    with EmbeddingsCache("c", redis_url=valkey.url) as cache:
-        method = getattr(cache, name)
-        arguments = [data.draw(junk, label=parameter) for parameter in inspect.signature(method).parameters]
-        dimension = {"dimension": arguments.pop()} if name == "mget_embeddings" else {}
-        error = refusal(lambda: method(*arguments, **dimension))
-        assert error is None or str(error)
-        if error is not None or name not in WRITERS:
-            assert len(valkey.plain_keys()) == 0
-        valkey.raw.flushall()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

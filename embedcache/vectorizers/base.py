@@ -364,7 +364,7 @@ class BaseVectorizer(ABC):
 
     def _wanted(self, metadata: Mapping[str, Any] | None, ttl: TTL, input_type: InputType | None) -> Wanted:
         if input_type is not None:
-            if input_type not in INPUT_TYPES:
+            if not isinstance(input_type, str) or input_type not in INPUT_TYPES:
                 raise InvalidInputError(f"an input type is 'query', 'document' or None, not {input_type!r}")
             if self.model_name_for(input_type) == self.model_name:
                 input_type = None

@@ -27,6 +27,7 @@ from embedcache.errors import EmbeddingFailedError, InvalidInputError, InvalidTe
 from embedcache.operations import Operation, ServerAbilities
 from embedcache.scanning import heads
 from embedcache.vectorizers.drift_report import DriftEntry, DriftReport
+from embedcache.vectorizers.progress import check_function
 from embedcache.vectorizers.prompts import INPUT_TYPES, InputType
 from embedcache.vectorizers.report import Matrix
 from embedcache.vectorizers.steps import Compute, Exchange, Plan
@@ -58,6 +59,9 @@ def comparing(
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance <= _FARTHEST:
         raise InvalidInputError(f"tolerance is a cosine distance from 0 to 2, not {tolerance!r}")
     sampling.check_count(count)
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise InvalidInputError(f"seed is a whole number from 0 on, or None, not {seed!r}")
+    check_function("on_progress", on_progress)
     names = _names(vectorizer)
     samples: list[sampling.Sample] = []
     stored: list[list[Stored]] = []
