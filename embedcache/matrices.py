@@ -103,7 +103,7 @@ class _Float32Rows:
                     and value.startswith(tag, TAG_OFFSET)
                     and xxh3_64_intdigest((view := memoryview(value))[CHECKED_FROM:]) & CHECKSUM_BITS == expected
                 ):
-                    if packing & DTYPE_BITS != float32 or len(value) - offset != size:
+                    if packing & DTYPE_BITS != float32 or not 0 < len(value) - offset == size:
                         return False
                     rows.append(view[offset:])
                     ttls |= ttl
