@@ -40,8 +40,9 @@ class GatheredRows:
             self.dimension = rows.matrix.shape[1]
             self._matrix = np.empty((self._count, self.dimension), rows.matrix.dtype)
             self._matrix[:start] = np.nan
-        elif self._matrix.dtype != rows.matrix.dtype:
-            self._matrix = self._matrix.astype(np.float32, copy=False)  # float64 only where every hit is stored so
+        elif rows.matrix.dtype == np.float32 != self._matrix.dtype:  # float64 only where every hit is stored so
+            filled, self._matrix = self._matrix[:start], np.empty(self._matrix.shape, np.float32)
+            self._matrix[:start] = filled
 
     def result(self) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
         """The matrix, as `embedcache.matrices.decode_matrix` makes it of all values, and the mask."""
