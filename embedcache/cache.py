@@ -44,8 +44,9 @@ class EmbeddingsCache(NearbyCache):
         ttl: Default TTL in whole seconds; None keeps entries for ever.
         redis_client: A sync redis-py client to use as it is. It is never closed by the cache.
         async_redis_client: The same, async. Where only one of the two is given, the other is made from its settings.
-        redis_url: ``embedded://[/folder][?maxmemory=2gb]``, ``redis://``, ``rediss://`` or ``unix://``. None means
-            ``$EMBEDCACHE_URL``, else the embedded server in the user's data folder.
+        redis_url: ``embedded://[/folder][?maxmemory=2gb]``, ``redis://``, ``rediss://``, ``unix://`` or
+            ``redis+sentinel://host,host/service``. None means ``$EMBEDCACHE_URL``, else the embedded server in the
+            user's data folder.
         connection_kwargs: Settings for the clients that the cache makes, by redis-py's names.
         dtype: How vectors are stored: ``float32``, ``float64``, ``float16`` or ``int8``. Reading goes by what each
             entry says, so a cache may hold several.

@@ -9,15 +9,13 @@ from typing import Any, Final
 
 import redis
 import redis.asyncio
+from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
 from redis.exceptions import ResponseError
+from redis.sentinel import SentinelConnectionPool
 
 from embedcache.errors import ClientRefusedError, InvalidInputError
+from embedcache.sentinel import SYNC_CLASSES, Sentinels
 
-ASYNC_CLASSES: Final[dict[type, type]] = {
-    redis.Connection: redis.asyncio.Connection,
-    redis.SSLConnection: redis.asyncio.SSLConnection,
-    redis.UnixDomainSocketConnection: redis.asyncio.UnixDomainSocketConnection,
-}
 # What a connection needs to reach the same server as the same user, under the same names sync and async.
 _SHARED_SETTINGS: Final = frozenset(
     [
@@ -94,13 +92,25 @@ def check_client(client: object, kind: type, name: str) -> None:
 
 
 def settings_of(client: redis.Redis | redis.asyncio.Redis) -> dict[str, Any]:
-    """What the other kind of client needs in order to reach the same server."""
+    """What the other kind of client needs in order to reach the same server.
+
+    Raises:
+        ClientRefusedError: It is one that sentinels lead to replicas.
+    """
     pool = client.connection_pool
     given = {name: value for name, value in pool.connection_kwargs.items() if name in _SHARED_SETTINGS}
     # A client that waits for ever is its owner's choice; one that we make does not.
     kept = {name: value for name, value in given.items() if value is not None or name not in _TIMEOUTS}
-    to_sync = {asynchronous: sync for sync, asynchronous in ASYNC_CLASSES.items()}
-    kept["connection_class"] = to_sync.get(pool.connection_class, pool.connection_class)
+    kept["connection_class"] = SYNC_CLASSES.get(pool.connection_class, pool.connection_class)
+    if isinstance(pool, SentinelConnectionPool | AsyncSentinelConnectionPool):
+        if not pool.is_master:
+            raise ClientRefusedError(
+                f"sentinels lead this client to replicas of {pool.service_name!r}, which take no writes;"
+                " pass what Sentinel.master_for returns"
+            )
+        kept["sentinels"] = Sentinels(
+            pool.service_name, [settings_of(each) for each in pool.sentinel_manager.sentinels]
+        )
     return kept
 
 
@@ -108,6 +118,8 @@ def describe(settings: Mapping[str, Any]) -> str:
     """The address of the server that these settings reach, as a URL with no user and no password."""
     if path := settings.get("path"):
         return f"unix://{path}"
+    if sentinels := settings.get("sentinels"):
+        return f"redis+sentinel://{sentinels.hosts}/{sentinels.service}/{settings.get('db') or 0}"
     return f"redis://{settings.get('host', 'localhost')}:{settings.get('port', 6379)}/{settings.get('db') or 0}"
 
 

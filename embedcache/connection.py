@@ -31,7 +31,6 @@ from redis.retry import Retry
 
 from embedcache.breaker import USUAL_POLICY, Breaker, BreakerPolicy, Outage
 from embedcache.client_settings import (
-    ASYNC_CLASSES,
     CACHING_SETTINGS,
     awithout_touching,
     check_client,
@@ -47,6 +46,7 @@ from embedcache.operations import Command, Operation, Posted
 from embedcache.patience import RETRIED, AsyncRetry, PatientPool, as_kind, ran_out_of_time
 from embedcache.read_only import check_reads
 from embedcache.round_trips import AsyncPosts, KeptConnections, Posts, asend, send
+from embedcache.sentinel import ASYNC_CLASSES, by_sentinels
 from embedcache.server import EmbeddedServer
 from embedcache.urls import EMBEDDED_URL, URL_VARIABLE, mask_password, parse, parse_embedded, scheme_of
 
@@ -68,8 +68,9 @@ class RedisConnection:
     Nothing is connected before the first command. One object serves threads, event loops and forked processes.
 
     Args:
-        url: ``embedded://``, ``redis://``, ``rediss://`` or ``unix://``; None is ``$EMBEDCACHE_URL``, else the
-            embedded server. Ignored where a client is given.
+        url: ``embedded://``, ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or
+            ``rediss+sentinel://``; None is ``$EMBEDCACHE_URL``, else the embedded server. Ignored where a client is
+            given.
         client: A sync client to use as it is.
         async_client: An async client to use as it is; it belongs to the event loop it is first used on.
         settings: Keyword arguments for the clients that we make, by redis-py's names.
@@ -120,7 +121,7 @@ class RedisConnection:
             self._embedded_options = parse_embedded(url)
             self._settings = extra
         else:
-            self._settings = parse(url) | extra
+            self._settings = by_sentinels(parse(url) | extra)
         check_names(self._settings)
         self.address = mask_password(url)
         self._guard(breaker)

@@ -9,11 +9,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from redis.connection import parse_url
 
 from embedcache.errors import InvalidURLError
+from embedcache.sentinel import SENTINEL_PORT
 
 URL_VARIABLE: Final = "EMBEDCACHE_URL"
 EMBEDDED_URL: Final = "embedded://"
 
-_SCHEMES: Final = ("embedded", "redis", "rediss", "unix")
+_SCHEMES: Final = ("embedded", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+_OF_SENTINEL: Final = "+sentinel"
 
 
 def scheme_of(url: str) -> str:
@@ -34,17 +36,48 @@ def scheme_of(url: str) -> str:
 def parse(url: str) -> dict[str, Any]:
     """A URL other than an embedded server's as settings of redis-py's connections.
 
+    One of sentinels gives, in the place of ``host`` and ``port``, their ``sentinel_hosts``, pairs of host and port, and
+    the ``service``.
+
     Raises:
         InvalidURLError: It cannot be read.
     """
     try:
-        return dict(parse_url(url))
+        if _hides_password(url):
+            raise ValueError
+        return _parse_sentinels(url) if scheme_of(url).endswith(_OF_SENTINEL) else dict(parse_url(url))
+    except InvalidURLError:
+        raise
     except (ValueError, TypeError):
         # Not the cause's words: they may hold the password.
         raise InvalidURLError(
             f"cannot read the server's URL {_shown(url)}: is its port a number,"
             " and are special characters of its password written as %XX?"
         ) from None
+
+
+def _parse_sentinels(url: str) -> dict[str, Any]:
+    scheme, _, rest = url.partition("://")
+    # Not by urlsplit: it has never heard of several hosts, and refuses some of them.
+    rest, _, query = rest.partition("?")
+    netloc, _, path = rest.partition("/")
+    login, at, places = netloc.rpartition("@")
+    service, slash, db = path.partition("/")
+    if not service or (slash and not db.isdecimal()):
+        raise InvalidURLError(
+            f"a URL of sentinels names their service, and a database by its number: {scheme}://host:26379/service/0,"
+            f" unlike {_shown(url)}"
+        )
+    settings = parse_url(f"{scheme.removesuffix(_OF_SENTINEL)}://{login}{at}localhost/{db or 0}?{query}")
+    own = {"sentinel_hosts": [_host_and_port(place) for place in places.split(",")], "service": unquote(service)}
+    return {name: value for name, value in settings.items() if name not in {"host", "port"}} | own
+
+
+def _host_and_port(place: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{place}")
+    if not parts.hostname or parts.path:
+        raise ValueError
+    return parts.hostname, parts.port or SENTINEL_PORT
 
 
 def parse_embedded(url: str) -> tuple[Path | None, str | None]:
@@ -64,18 +97,32 @@ def parse_embedded(url: str) -> tuple[Path | None, str | None]:
 
 
 def mask_password(url: str) -> str:
-    """A readable URL with its password, wherever it stands, as ``***``."""
-    parts = urlsplit(url)
-    netloc, query = parts.netloc, parts.query
-    if parts.password is not None:
-        netloc = f"{parts.username or ''}:***@{netloc.rpartition('@')[2]}"
+    """A readable URL with its passwords, wherever they stand, as ``***``; its scheme alone where that is unclear."""
+    if _hides_password(url):
+        return f"{url.partition('://')[0]}://…"
+    scheme, _, rest = url.partition("#")[0].partition("://")
+    rest, _, query = rest.partition("?")
+    netloc, slash, path = rest.partition("/")
+    login, at, hosts = netloc.rpartition("@")
+    user, colon, _ = login.partition(":")
     if query:
         pairs = [pair.partition("=") for pair in query.split("&")]
         query = "?" + "&".join(
-            f"{name}=***" if unquote(name).lower() == "password" else f"{name}{equals}{value}"
+            f"{name}=***" if "password" in unquote(name).lower() else f"{name}{equals}{value}"
             for name, equals, value in pairs
         )
-    return f"{parts.scheme}://{netloc}{parts.path}{query}"
+    return f"{scheme}://{user}{colon and ':***'}{at}{hosts}{slash}{path}{query}"
+
+
+def _hides_password(url: str) -> bool:
+    """Whether an ``@`` stands behind the host, so that what looks like the host may be a part of a password."""
+    scheme, _, rest = url.partition("://")
+    rest, _, query = rest.partition("?")
+    netloc, _, path = rest.partition("/")
+    if scheme == "unix":
+        return not netloc.endswith("@") and bool(netloc)  # it has no host
+    valueless = [option for option in query.split("&") if "=" not in option or "#" in option]
+    return bool(netloc) and "@" in path + netloc.partition("#")[2] + "".join(valueless)
 
 
 def _shown(url: str) -> str:

@@ -63,6 +63,13 @@ def test_what_is_no_address_names_those_that_are() -> None:
         f"redis://:{PASSWORD}#more@127.0.0.1:6379",
         f"redis://:{PASSWORD}?more@127.0.0.1:6379",
         f"redis://:[{PASSWORD}@127.0.0.1",
+        f"redis://user:123/{PASSWORD}@127.0.0.1",  # which reads as host "user", port 123
+        f"redis://user:123#{PASSWORD}@127.0.0.1",
+        f"redis://user:123?{PASSWORD}@127.0.0.1",
+        f"redis+sentinel://user:123/{PASSWORD}@127.0.0.1/vectors",
+        f"redis+sentinel://user:{PASSWORD}@127.0.0.1:port/vectors",
+        f"redis+sentinel://user:{PASSWORD}@127.0.0.1",
+        f"redis+sentinel://127.0.0.1?sentinel_password={PASSWORD}",
         f"redis://127.0.0.1?db=x&password={PASSWORD}",
         f"rediss://user:{PASSWORD}@[::1:6379",
         f"embedded://user:{PASSWORD}@host/folder",
