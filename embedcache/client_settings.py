@@ -10,11 +10,12 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.sentinel import SentinelConnectionPool
 
 from embedcache.errors import ClientRefusedError, InvalidInputError
 from embedcache.sentinel import SYNC_CLASSES, Sentinels
+from embedcache.tls import check_files
 
 # What a connection needs to reach the same server as the same user, under the same names sync and async.
 _SHARED_SETTINGS: Final = frozenset(
@@ -64,7 +65,7 @@ def check_settings(settings: object) -> dict[str, Any]:
 
 
 def check_names(settings: Mapping[str, Any]) -> None:
-    """Finds a setting that redis-py does not know now, rather than at the first call.
+    """Finds a setting that redis-py does not know, or cannot use, now rather than at the first call.
 
     Raises:
         InvalidInputError: There is one.
@@ -75,7 +76,11 @@ def check_names(settings: Mapping[str, Any]) -> None:
     except TypeError as error:
         unknown = re.search(r"argument '(\w+)'", str(error))
         named = repr(unknown[1]) if unknown else "one of them"
-        raise InvalidInputError(f"redis-py does not take {named} among the connection's settings") from None
+        tls = "; those of TLS go with rediss://" if unknown and unknown[1].startswith("ssl_") else ""
+        raise InvalidInputError(f"redis-py does not take {named} among the connection's settings{tls}") from None
+    except RedisError as error:  # a value of TLS that there is not
+        raise InvalidInputError(f"redis-py does not take the connection's settings: {error}") from None
+    check_files(settings)
 
 
 def check_client(client: object, kind: type, name: str) -> None:

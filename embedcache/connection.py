@@ -48,6 +48,7 @@ from embedcache.read_only import check_reads
 from embedcache.round_trips import AsyncPosts, KeptConnections, Posts, asend, send
 from embedcache.sentinel import ASYNC_CLASSES, by_sentinels
 from embedcache.server import EmbeddedServer
+from embedcache.tls import advice
 from embedcache.urls import EMBEDDED_URL, URL_VARIABLE, mask_password, parse, parse_embedded, scheme_of
 
 R = TypeVar("R")
@@ -293,15 +294,19 @@ class RedisConnection:
                 server.ensure_running(within=READ_SECONDS)
             self._round_trip([("PING",)], background=True)
         except (*_NO_ANSWER, EmbeddedServerError) as error:
-            return _reason(error)
+            return self._reason(error)
         return None
 
     def _unavailable(self, error: BaseException, *, background: bool = False) -> CacheUnavailableError:
         # What is asked in the background tells nothing of an embedded server that a call would bring back; and a pool
         # of the program's own that is too small tells nothing of any server.
         if not background and not isinstance(error, MaxConnectionsError):
-            self._breaker.failed(_reason(error))
-        return CacheUnavailableError(f"no answer from {self.address}: {_reason(error)}")
+            self._breaker.failed(self._reason(error))
+        return CacheUnavailableError(f"no answer from {self.address}: {self._reason(error)}")
+
+    def _reason(self, error: BaseException) -> str:
+        told = str(error) or type(error).__name__
+        return f"{told}{advice(told, self._settings)}"
 
     # ---------------------------------------------------------------------------------------- clients
 
@@ -423,10 +428,6 @@ class RedisConnection:
         if held is not None:
             await held.aclose()
         await asyncio.to_thread(self.close)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
 
 
 _locked: WeakSet[RedisConnection] = WeakSet()

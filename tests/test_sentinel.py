@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,12 +93,12 @@ def test_what_an_address_of_sentinels_says(url: str, expected: dict[str, Any]) -
     assert parse(url) == expected
 
 
-def test_tls_is_for_the_servers_and_the_sentinels_alike() -> None:
-    connection = RedisConnection("rediss+sentinel://one:1/vectors?ssl_ca_certs=/ca.pem")
+def test_tls_is_for_the_servers_and_the_sentinels_alike(tmp_path: Path) -> None:
+    connection = RedisConnection(f"rediss+sentinel://one:1/vectors?ssl_ca_path={tmp_path}")
     assert connection._settings["connection_class"].__name__ == "PrimarySSLConnection"
-    assert connection._settings["ssl_ca_certs"] == "/ca.pem"
+    assert connection._settings["ssl_ca_path"] == str(tmp_path)
     (asked,) = connection._settings["sentinels"]._each
-    assert (asked["connection_class"], asked["ssl_ca_certs"]) == (redis.SSLConnection, "/ca.pem")
+    assert (asked["connection_class"], asked["ssl_ca_path"]) == (redis.SSLConnection, str(tmp_path))
 
 
 @pytest.mark.parametrize(
