@@ -22,6 +22,7 @@ from embedcache.commands import (
     ServerAbilities,
     checked,
     chunks,
+    is_other_type,
     is_refusal,
     raise_if_error,
     run_ahead,
@@ -130,7 +131,7 @@ class PackedLayout:
         for chunk in chunks(list(zip(keys, tags, strict=True))):
             replies = yield [("GETRANGE", key, 0, codec.TAG_OFFSET + len(tag) - 1) for key, tag in chunk]
             found += [
-                isinstance(reply, bytes) and reply.startswith(codec.MAGIC) and reply.startswith(tag, codec.TAG_OFFSET)
+                not is_other_type(reply) and reply.startswith(codec.MAGIC) and reply.startswith(tag, codec.TAG_OFFSET)
                 for reply, (_, tag) in zip(replies, chunk, strict=True)
             ]
         return found
@@ -140,15 +141,13 @@ class PackedLayout:
         found: list[bool] = []
         for chunk in chunks(keys):
             replies = yield [("GETRANGE", key, 0, len(codec.MAGIC) - 1) for key in chunk]
-            found += [reply == codec.MAGIC for reply in replies]
+            found += [not is_other_type(reply) and reply == codec.MAGIC for reply in replies]
         return found
 
     def examine(self, key: str) -> Operation[bytes | str | None]:
         """See `EntryLayout.examine`."""
         (value,) = yield [("GET", key)]
-        if isinstance(value, ServerReplyError):
-            if value.code != "WRONGTYPE":
-                raise value
+        if is_other_type(value):
             return "it is a list, hash or the like, and no packed entry"
         return None if value is None else _flaw(value) or value
 

@@ -209,7 +209,7 @@ def hash_sizes(keys: Sequence[str]) -> Operation[list[int]]:
     """The lengths of RedisVL's entries under these keys in bytes, as its fields add up to; 0 where there is none."""
     fields = redisvl_format.SIZE_FIELDS
     replies = yield [("HSTRLEN", key, field) for key in keys for field in fields]
-    lengths = [reply if isinstance(reply, int) else 0 for reply in replies]
+    lengths = [0 if is_other_type(reply) else reply for reply in replies]
     rows = [lengths[start : start + len(fields)] for start in range(0, len(lengths), len(fields))]
     return [sum(row) if redisvl_format.is_entry(row) else 0 for row in rows]
 
@@ -334,7 +334,7 @@ def _hashes(able: ServerAbilities, keys: Sequence[str]) -> Operation[list[Any]]:
         for command in (("HMGET", key, "model_name", "inserted_at"), *(("HSTRLEN", key, field) for field in fields))
     ]
     rows = [replies[start : start + 1 + len(fields)] for start in range(0, len(replies), 1 + len(fields))]
-    return [None if is_other_type(named) else [*named, *lengths] for named, *lengths in rows]
+    return [None if any(map(is_other_type, row)) else [*row[0], *row[1:]] for row in rows]
 
 
 def _hash_sight(row: list[Any] | None) -> HashSight | None:

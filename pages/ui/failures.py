@@ -45,13 +45,18 @@ def sentence(error: Exception) -> str:
         return "**You are not logged in any more.** Load the page anew and log in."
     if isinstance(error, ReadOnlyError):
         return f"**Nothing was changed.** {access.why_read_only() or 'This page only looks.'}"
+    if isinstance(error, ServerReplyError) and error.code == "NOPERM":
+        return (
+            f"**The user of this server lacks a right.** It answered {wording.code_span(str(error))}. Whoever runs it"
+            " finds the rights that this dashboard needs in `docs/security.md`."
+        )
     words = next(
         (words for kind, words in _SENTENCES if isinstance(error, kind)),
         "**This did not work.** {detail} Try again, or choose another server in Settings.",
     )
     address = wording.code_span(session.server().address, limit=200)
-    cause = error.__cause__ if isinstance(error, CacheUnavailableError) else None  # its own words repeat the address
-    return words.format(detail=wording.code_span(str(cause or error)), address=address)
+    detail = str(error).removeprefix(f"no answer from {session.server().address}: ")  # which the sentence names already
+    return words.format(detail=wording.code_span(detail), address=address)
 
 
 _SENTENCES: Final[tuple[tuple[type[Exception], str], ...]] = (
