@@ -87,7 +87,7 @@ def _how_it_answers(server: Connection) -> tuple[widgets.Tone, str]:
     try:
         told = connections.test(server.url)
     except CacheUnavailableError as error:
-        reason = wording.code_span(str(error.__cause__ or error))
+        reason = wording.code_span(str(error).removeprefix(f"no answer from {server.address}: "))
         return "error", (
             f"**{address} cannot be used.** Is it running, and are its address and password right? The reason: {reason}"
         )

@@ -227,6 +227,19 @@ def test_a_command_that_is_not_known_to_read_is_refused(command: tuple[Any, ...]
         check_reads([("GET", "a"), command])
 
 
+def test_each_command_that_the_server_calls_a_write_is_refused(filled: Server) -> None:
+    before = contents(filled)
+    known = filled.raw.command()
+    writing = [name for name, command in known.items() if {"write", "admin"} & set(command["flags"])]
+    assert len(writing) > 80
+    connection = RedisConnection(filled.url, read_only=True)
+    for name in writing:
+        with pytest.raises(ReadOnlyError, match=name.upper()[:40]):
+            connection.drive(operations.checked((name, KEY, "1", "b")))
+    connection.close()
+    assert contents(filled) == before
+
+
 def test_the_refusal_names_the_command() -> None:
     with pytest.raises(ReadOnlyError, match="UNLINK may change it"):
         check_reads([("unlink", "a")])

@@ -145,11 +145,17 @@ def _with_password(url: str, password: str) -> str:
         raise UnusableInputError("There is no URL here yet. Type one such as redis://localhost:6379.")
     try:
         parts = urlsplit(url)
-        holds_password = parts.password is not None or "password" in parse_qs(parts.query.lower())
+        options = parse_qs(parts.query.lower(), keep_blank_values=True)
+        holds_password = parts.password is not None or "password" in options
     except ValueError as error:
         raise UnusableInputError("This URL cannot be read. Type one such as redis://localhost:6379.") from error
     if holds_password:
         raise UnusableInputError("Type the password into its own field, where nobody reads it over your shoulder.")
+    if any("password" in name for name in options):
+        raise UnusableInputError(
+            "A password of sentinels, or of a key, is read over your shoulder here. Have whoever runs this dashboard"
+            " name the server in its secrets."
+        )
     if not password:
         return url
     if parts.scheme == "embedded":
