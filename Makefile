@@ -9,7 +9,7 @@ PORT ?= 8501
 # pytest's exit code where ARGS choose tests of the one kind alone. Browsers want the processor for themselves.
 NONE_CHOSEN := 5
 
-.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large
+.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large audit
 
 help:
 	@echo "make run    the dashboard on http://$(ADDRESS):$(PORT), with the embedded server;"
@@ -17,7 +17,9 @@ help:
 	@echo "make test   all tests, on real servers and in a real browser"
 	@echo "make test-large  one batch of 100,000 entries: how long the server is held up, and how much memory it takes"
 	@echo "make lint   ruff, mypy --strict, import contracts"
+	@echo "make lint   ruff (flake8-bandit's rules among its own), mypy --strict, import contracts"
 	@echo "make format ruff's formatting and safe fixes"
+	@echo "make audit  known vulnerabilities of the packages installed here"
 	@echo "make bench  the cache beside raw redis-py, vectorizers beside their model, then the cache beside RedisVL's"
 	@echo "            and LangChain's; make bench-core, bench-vectorizers and bench-peers take one each"
 	@echo "make bench-precision  what float16 and int8 lose, on 10,000 sentences"
@@ -45,6 +47,9 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+audit: $(VENV)/.dev
+	@$(BIN)/python tests/audit_packages.py
 
 bench: bench-core bench-vectorizers bench-peers
 

@@ -95,7 +95,7 @@ def _free_port() -> int:
 def _wait_until_healthy(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):  # noqa: S310
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):  # noqa: S310 - ours
             return  # any other answer than 200 raises
         time.sleep(0.1)
     pytest.fail(f"the dashboard did not start:\n{log.read_text(errors='replace')}")

@@ -111,7 +111,7 @@ def test_from_elsewhere_nothing_is_shown_before_a_login_is_set_up(
     ("address", "open_to_all"),
     [
         *((address, False) for address in ("127.0.0.1", "localhost", "::1", "127.1.2.3")),
-        *((address, True) for address in ("0.0.0.0", "::", "192.168.1.4", "dashboard.example.org", None)),  # noqa: S104
+        *((address, True) for address in ("0.0.0.0", "::", "192.168.1.4", "dashboard.example.org", None)),  # noqa: S104 - nothing listens
         ("unix:///run/s", True),
     ],
 )

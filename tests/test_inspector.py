@@ -218,7 +218,7 @@ def test_looking_for_names_ends(server: Server, connection: RedisConnection) -> 
 def test_a_ping_is_answered_or_raises(server: Server, connection: RedisConnection) -> None:
     assert inspector.ping(connection) > 0
     server.raw.execute_command("ACL", "SETUSER", "quiet", "reset", "on", ">word", "~*", "+@all", "-ping")
-    with redis.Redis(unix_socket_path=str(server.socket), username="quiet", password="word") as client:  # noqa: S106
+    with redis.Redis(unix_socket_path=str(server.socket), username="quiet", password="word") as client:  # noqa: S106 - a test's
         assert inspector.ping(RedisConnection(client=client)) > 0
     server.raw.execute_command("ACL", "DELUSER", "quiet")
     with pytest.raises(CacheUnavailableError):
@@ -227,7 +227,7 @@ def test_a_ping_is_answered_or_raises(server: Server, connection: RedisConnectio
 
 def test_a_ping_that_is_refused_raises() -> None:
     with (
-        running("valkey9", password="word") as server,  # noqa: S106
+        running("valkey9", password="word") as server,  # noqa: S106 - a test's
         redis.Redis(unix_socket_path=str(server.socket)) as client,
         pytest.raises((ServerReplyError, CacheUnavailableError)),
     ):

@@ -26,7 +26,7 @@ from embedcache import EmbeddingsCache
 from embedcache.server import EmbeddedServer
 from pages.ui import exports, serving, session
 
-PASSWORD = "s3cret"  # noqa: S105
+PASSWORD = "s3cret"  # noqa: S105 - a test's
 TEXT = "a private text"
 
 
@@ -34,7 +34,7 @@ class Answer:
     def __init__(self, url: str, accept: str = "*/*") -> None:
         request = urllib.request.Request(url, headers={"Accept": accept})  # noqa: S310 - ours
         try:
-            with urllib.request.urlopen(request) as response:  # noqa: S310
+            with urllib.request.urlopen(request) as response:  # noqa: S310 - ours
                 self.status, self.kind, self.text = response.status, response.headers["content-type"], response.read()
         except urllib.error.HTTPError as error:
             with error:

@@ -215,7 +215,7 @@ def test_counters_never_fall(valkey: Server) -> None:
 
 
 def test_a_scrape_tells_no_password_and_no_text() -> None:
-    with running("valkey9", port=free_port(), password="s3cret") as server:  # noqa: S106
+    with running("valkey9", port=free_port(), password="s3cret") as server:  # noqa: S106 - a test's
         url = f"redis://:s3cret@127.0.0.1:{server.port}"
         with EmbeddingsCache("docs", redis_url=url) as cache:
             cache.set("a private text", "m", [1.0])

@@ -122,7 +122,7 @@ def test_a_setting_that_there_is_not(place: str) -> None:
 
 
 def test_a_server_that_wants_another_password(caller: Callable[[EmbeddingsCache], Caller]) -> None:
-    with running("valkey9", port=free_port(), password="another") as server:  # noqa: S106
+    with running("valkey9", port=free_port(), password="another") as server:  # noqa: S106 - a test's
         for url in (f"redis://:{PASSWORD}@127.0.0.1:{server.port}", f"unix://me:{PASSWORD}@{server.socket}"):
             cache = caller(EmbeddingsCache("c", redis_url=url, near_cache=10))
             for call in (lambda: cache.get("a", MODEL), lambda: cache.set("a", MODEL, VECTOR), cache.stats):  # noqa: B023

@@ -22,7 +22,7 @@ from embedcache.errors import InvalidInputError
 from embedcache.tls import advice
 
 PASSWORD = "s3cret-word"  # noqa: S105 - of a server, and of a key, that live as long as their test
-KEY_PASSWORD = "0f the key"  # noqa: S105
+KEY_PASSWORD = "0f the key"  # noqa: S105 - as well
 
 
 @dataclass(frozen=True)

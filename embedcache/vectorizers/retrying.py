@@ -91,6 +91,7 @@ def pause(failure: Failure, retries: int, left: float) -> float | None:
         return None
     seconds = retry_after(failure.headers)
     if seconds is None:
-        # Not for secrets; and no more than 2**10, which is far over the limit.
-        seconds = min(FIRST_PAUSE * 2 ** min(retries, 10), LONGEST_PAUSE) * (1 - _JITTER * random.random())  # noqa: S311
+        # No more than 2**10, which is far over the limit.
+        longest = min(FIRST_PAUSE * 2 ** min(retries, 10), LONGEST_PAUSE)
+        seconds = longest * (1 - _JITTER * random.random())  # noqa: S311 - no secret
     return seconds if seconds <= left else None
