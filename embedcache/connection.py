@@ -25,7 +25,7 @@ import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, MaxConnectionsError
+from redis.exceptions import InvalidResponse, MaxConnectionsError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -45,7 +45,7 @@ from embedcache.event_loops import LoopClient
 from embedcache.operations import Command, Operation, Posted
 from embedcache.patience import RETRIED, AsyncRetry, PatientPool, as_kind, ran_out_of_time
 from embedcache.read_only import check_reads
-from embedcache.round_trips import AsyncPosts, KeptConnections, Posts, asend, send
+from embedcache.round_trips import AsyncPosts, KeptConnections, Posts, asend, reply_error, send
 from embedcache.sentinel import ASYNC_CLASSES, by_sentinels
 from embedcache.server import EmbeddedServer
 from embedcache.tls import advice
@@ -178,6 +178,8 @@ class RedisConnection:
                 commands = operation.send(replies)
         except StopIteration as end:
             return cast("R", end.value)
+        except ResponseError as error:  # to what redis-py sends first on a new connection
+            raise reply_error(error) from error
         finally:
             if posts is not None:
                 posts.discard()
@@ -196,6 +198,8 @@ class RedisConnection:
                 commands = operation.send(replies)
         except StopIteration as end:
             return cast("R", end.value)
+        except ResponseError as error:  # to what redis-py sends first on a new connection
+            raise reply_error(error) from error
         finally:
             if posts is not None:
                 await posts.discard()
@@ -295,6 +299,8 @@ class RedisConnection:
             self._round_trip([("PING",)], background=True)
         except (*_NO_ANSWER, EmbeddedServerError) as error:
             return self._reason(error)
+        except ResponseError:  # to what comes first on a new connection: an answer, too
+            return None
         return None
 
     def _unavailable(self, error: BaseException, *, background: bool = False) -> CacheUnavailableError:

@@ -100,7 +100,7 @@ class KeptConnections:
         try:
             reply = connection.read_response(disable_decoding=True)
         except ResponseError as error:
-            return _reply_error(error)
+            return reply_error(error)
         callback = self._callbacks.get(name)  # type: ignore[call-overload]  # a name that is no str has none
         return reply if callback is None else callback(reply)
 
@@ -165,7 +165,7 @@ def send(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
         try:
             return [client.execute_command(*commands[0], **_UNDECODED)]
         except ResponseError as error:
-            return [_reply_error(error)]
+            return [reply_error(error)]
     with client.pipeline(transaction=False) as pipe:
         for command in commands:
             pipe.execute_command(*command, **_UNDECODED)
@@ -178,7 +178,7 @@ async def asend(client: redis.asyncio.Redis, commands: Sequence[Command]) -> lis
         try:
             return [await client.execute_command(*commands[0], **_UNDECODED)]
         except ResponseError as error:
-            return [_reply_error(error)]
+            return [reply_error(error)]
     async with client.pipeline(transaction=False) as pipe:
         for command in commands:
             pipe.execute_command(*command, **_UNDECODED)
@@ -237,14 +237,14 @@ class AsyncPosts:
         try:
             return await connection.read_response(disable_decoding=True)
         except ResponseError as error:
-            return _reply_error(error)
+            return reply_error(error)
 
 
 def _reply_errors(replies: list[Any]) -> list[Any]:
-    return [_reply_error(reply) if isinstance(reply, RedisError) else reply for reply in replies]
+    return [reply_error(reply) if isinstance(reply, RedisError) else reply for reply in replies]
 
 
-def _reply_error(error: RedisError) -> ServerReplyError:
+def reply_error(error: RedisError) -> ServerReplyError:
     """The server's error under its own code, which redis-py cuts off the messages that it knows."""
     code, message = getattr(error, "status_code", None), str(error)
     translated = ServerReplyError(f"{code} {message}" if code and not message.startswith(code) else message)

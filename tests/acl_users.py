@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from sentinels import Sentinel
 from servers import Server
 
 PASSWORD = "s3cret-word"  # noqa: S105 - of users that live as long as their test
@@ -19,10 +20,11 @@ def lines(heading: str) -> dict[str, list[str]]:
 
 
 class User:
-    """A user of a server, whose name is their role."""
+    """A user of a server or a sentinel, whose name is their role."""
 
-    def __init__(self, server: Server, name: str) -> None:
-        self.url = f"unix://{name}:{PASSWORD}@{server.socket}"
+    def __init__(self, server: Server | Sentinel, name: str) -> None:
+        if isinstance(server, Server):
+            self.url = f"unix://{name}:{PASSWORD}@{server.socket}"
         self._server = server
         self._name = name
         self._known = {name.lower() for name in server.raw.command()}

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from acl_users import User, lines
+from acl_users import PASSWORD, User, lines
 from calling import Caller
-from sentinels import wait_until
-from servers import Server
+from sentinels import SERVICE, wait_until, watched
+from servers import BINARIES, Server
 from test_read_only import READS
-from working import MODEL, VECTOR, items
+from working import MODEL, VECTOR, items, works
 
 from embedcache import EmbeddingsCache, flight_locks
 from embedcache.connection import RedisConnection
 from embedcache.entry_layout import LayoutName
-from embedcache.errors import ServerReplyError
+from embedcache.errors import EmbedcacheError, ServerReplyError
 from embedcache.keyspace import Keyspace
 from embedcache.operations import ServerAbilities
 
@@ -174,6 +174,38 @@ def test_the_line_for_a_near_cache_is_enough(server: Server, user: Callable[[str
     with EmbeddingsCache("c", redis_url=they.url, near_cache=10, stats=False, **OPTIONS[role]) as cache:
         cache.get("a", MODEL)
         wait_until(lambda: cache.near_state.tracked, "word of others' writes")
+
+
+def test_another_database_takes_another_right(
+    server: Server, user: Callable[[str], User], caller: Callable[[EmbeddingsCache], Caller]
+) -> None:
+    they = user("reader")
+    they.may(READER)
+    cache = caller(EmbeddingsCache("c", redis_url=f"{they.url}?db=1", stats=False))
+    for call in (lambda: cache.get("a", MODEL), lambda: cache.mexists(["a", "b"], MODEL)):
+        with pytest.raises(EmbedcacheError, match="permissions to run the 'select'"):
+            call()
+    they.may(["+select"])
+    assert caller(EmbeddingsCache("c", redis_url=f"{they.url}?db=1", stats=False)).get("a", MODEL) is None
+
+
+def test_nothing_is_in_the_servers_log_with_all_that_is_used(server: Server, user: Callable[[str], User]) -> None:
+    they = user("reader")
+    newer = [] if server.kind == "redis62" else ["+client|no-touch"]
+    they.may([*READER, *FASTER["reader"], "+client|setinfo", *newer])
+    with EmbeddingsCache("c", redis_url=they.url, **OPTIONS["reader"]) as cache:
+        read(cache)
+    assert {entry["object"] for entry in server.raw.acl_log()} <= ({"client"} if server.kind == "redis62" else set())
+
+
+@pytest.mark.parametrize("kind", BINARIES)
+def test_sentinels_may_be_asked(kind: str, caller: Callable[[EmbeddingsCache], Caller]) -> None:
+    with watched(kind, servers=1) as group:
+        they = User(group.sentinels[0], "asker")
+        they.may(lines("Around them")["asker"])
+        url = f"redis+sentinel://{group.hosts}/{SERVICE}?sentinel_username=asker&sentinel_password={PASSWORD}"
+        assert works(caller(EmbeddingsCache("c", redis_url=url, stats=False)))
+        assert they.denied() == set()
 
 
 def test_a_user_of_one_cache_reaches_no_other(server: Server, user: Callable[[str], User]) -> None:
