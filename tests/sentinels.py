@@ -36,11 +36,11 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = STAR
 class Sentinel:
     """One sentinel, and a plain client to ask it and to tell it whom to watch."""
 
-    def __init__(self, kind: str, password: str | None = None) -> None:
+    def __init__(self, kind: str, password: str | None = None, *options: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ec-"))
         self.port = free_port()
         lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}", f"logfile {self.folder}/log"]
-        lines += [f"requirepass {password}"] if password else []
+        lines += [*([f"requirepass {password}"] if password else []), *options]
         (self.folder / "conf").write_text("\n".join(lines) + "\n")
         self.raw = redis.Redis(
             port=self.port, password=password, decode_responses=True, socket_timeout=5, retry=Retry(NoBackoff(), 0)

@@ -13,7 +13,7 @@ import redis
 import redis.asyncio
 from calling import Caller
 from certificates import Authority
-from sentinels import wait_until
+from sentinels import SERVICE, Sentinel, wait_until
 from servers import Server, free_port, running
 from working import MODEL, awaits, works
 
@@ -74,6 +74,30 @@ def _named(certificate: Path, key: Path) -> dict[str, str]:
 def test_a_cache_works_by_tls(secured: Secured, caller: Callable[[EmbeddingsCache], Caller]) -> None:
     options = "&".join(f"{name}={value}" for name, value in secured.fitting.items())
     assert works(caller(EmbeddingsCache("c", redis_url=f"{secured.url()}/1?{options}")))
+
+
+def test_sentinels_are_asked_by_tls_and_so_is_the_primary(
+    secured: Secured, caller: Callable[[EmbeddingsCache], Caller]
+) -> None:
+    port = free_port()
+    options = {
+        "tls-port": port,
+        "tls-replication": "yes",  # also how it speaks to those that it watches
+        "tls-cert-file": secured.client["ssl_certfile"],
+        "tls-key-file": secured.client["ssl_keyfile"],
+        "tls-ca-cert-file": secured.ca,
+    }
+    sentinel = Sentinel("tls", None, *(f"{name} {value}" for name, value in options.items()))
+    try:
+        sentinel.raw.execute_command("SENTINEL MONITOR", SERVICE, "127.0.0.1", secured.port, 1)
+        url = f"rediss+sentinel://:{PASSWORD}@127.0.0.1:{port}/{SERVICE}"
+        settings = {**secured.fitting, "ssl_check_hostname": False}  # sentinels name a primary by its number
+        assert works(caller(EmbeddingsCache("c", redis_url=url, connection_kwargs=settings)))
+        refused = caller(EmbeddingsCache("c", redis_url=url, connection_kwargs=secured.client))
+        with pytest.raises(CacheUnavailableError, match="name the file of its CA in ssl_ca_certs"):
+            refused.get("a", MODEL)
+    finally:
+        sentinel.remove()
 
 
 def test_tls_can_be_set_up_by_settings(secured: Secured, caller: Callable[[EmbeddingsCache], Caller]) -> None:
