@@ -117,7 +117,8 @@ def run_each(
 ) -> Operation[list[Any] | None]:
     """The script's replies to calls that each have keys and arguments; None where this server runs none for us.
 
-    All in one round trip, and one after the other: the server answers others in between.
+    All in one round trip, and one after the other: the server answers others in between. In place of a reply stands
+    None where a Cluster keeps a call's keys apart.
     """
     if not able.scripts:
         return None
@@ -128,12 +129,17 @@ def run_each(
         again = yield [("EVAL", script.source, *tails[at]) for at in unknown]
         for at, reply in zip(unknown, again, strict=True):
             replies[at] = reply
+    replies = [None if _is_apart(reply) else reply for reply in replies]
     if any(map(is_refusal, replies)):
         able.scripts = False
         return None
     for reply in replies:
         raise_if_error(reply)
     return replies
+
+
+def _is_apart(reply: object) -> bool:
+    return isinstance(reply, ServerReplyError) and reply.code == "CROSSSLOT"
 
 
 def _is_unknown_script(reply: object) -> bool:

@@ -91,10 +91,13 @@ return 1
 def replace(way: Conversion, able: ServerAbilities, entries: Sequence[Entry]) -> Operation[list[Fate]]:
     """Replaces entries where they lie, each with its expiry; not those that have changed since they were read."""
     calls = [([each.key, each.target][: 1 + each.moves], (each.digest, *each.parts)) for each in entries]
-    found = yield from run_each(able, way.script, calls)
-    if found is not None:
+    found = (yield from run_each(able, way.script, calls)) or [None] * len(entries)
+    left = [entry for entry, fate in zip(entries, found, strict=True) if fate is None]
+    if not left:
         return [_FATES[fate] for fate in found]
-    return (yield from _write_plainly(way, entries, [each.target for each in entries if each.moves], replaces=True))
+    plainly = yield from _write_plainly(way, left, [each.target for each in left if each.moves], replaces=True)
+    fates = iter(plainly)
+    return [next(fates) if fate is None else _FATES[fate] for fate in found]
 
 
 def copy(way: Conversion, able: ServerAbilities, entries: Sequence[Entry]) -> Operation[list[Fate]]:
