@@ -42,11 +42,13 @@ class EmbeddingsCache(NearbyCache):
     Args:
         name: Prefix of this cache's keys. Caches of different names never see each other's entries.
         ttl: Default TTL in whole seconds; None keeps entries for ever.
-        redis_client: A sync redis-py client to use as it is. It is never closed by the cache.
+        redis_client: A sync redis-py client, of one server or of a Cluster, to use as it is. It is never closed by the
+            cache.
         async_redis_client: The same, async. Where only one of the two is given, the other is made from its settings.
-        redis_url: ``embedded://[/folder][?maxmemory=2gb]``, ``redis://``, ``rediss://``, ``unix://`` or
-            ``redis+sentinel://host,host/service``. None means ``$EMBEDCACHE_URL``, else the embedded server in the
-            user's data folder.
+        redis_url: ``embedded://[/folder][?maxmemory=2gb]``, ``redis://``, ``rediss://``, ``unix://``,
+            ``redis+sentinel://host,host/service``, or ``redis+cluster://`` and ``rediss+cluster://`` with nodes of a
+            Redis Cluster (`docs/cluster.md`). None means ``$EMBEDCACHE_URL``, else the embedded server in the user's
+            data folder.
         connection_kwargs: Settings for the clients that the cache makes, by redis-py's names.
         dtype: How vectors are stored: ``float32``, ``float64``, ``float16`` or ``int8``. Reading goes by what each
             entry says, so a cache may hold several.
@@ -69,15 +71,15 @@ class EmbeddingsCache(NearbyCache):
 
     Raises:
         InvalidInputError: The name, TTL, URL, dtype, layout or a bound of the near cache cannot be used.
-        ClientRefusedError: A client is not a standalone redis-py client of the right kind.
+        ClientRefusedError: A client is not a redis-py client of the right kind; or one of two is of a Cluster.
     """
 
     def __init__(
         self,
         name: str = "embedcache",
         ttl: int | None = None,
-        redis_client: redis.Redis | None = None,
-        async_redis_client: redis.asyncio.Redis | None = None,
+        redis_client: redis.Redis | redis.RedisCluster | None = None,
+        async_redis_client: redis.asyncio.Redis | redis.asyncio.RedisCluster | None = None,
         redis_url: str | None = None,
         connection_kwargs: Mapping[str, Any] | None = None,
         *,

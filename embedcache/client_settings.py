@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import redis
 import redis.asyncio
@@ -16,6 +16,8 @@ from redis.sentinel import SentinelConnectionPool
 from embedcache.errors import ClientRefusedError, InvalidInputError
 from embedcache.sentinel import SYNC_CLASSES, Sentinels
 from embedcache.tls import check_files
+
+AnyClient: TypeAlias = redis.Redis | redis.asyncio.Redis | redis.RedisCluster | redis.asyncio.RedisCluster
 
 # What a connection needs to reach the same server as the same user, under the same names sync and async.
 _SHARED_SETTINGS: Final = frozenset(
@@ -83,25 +85,33 @@ def check_names(settings: Mapping[str, Any]) -> None:
     check_files(settings)
 
 
-def check_client(client: object, kind: type, name: str) -> None:
+def check_client(client: object, kind: type, cluster: type, name: str) -> None:
     """Checks a client that was passed in as the argument `name`; None is none.
 
     Raises:
-        ClientRefusedError: It is not of this kind.
+        ClientRefusedError: It is of neither kind.
     """
-    if client is not None and not isinstance(client, kind):
+    if client is not None and not isinstance(client, kind | cluster):
+        package = kind.__module__.partition(".client")[0]
         raise ClientRefusedError(
-            f"{name} is a {kind.__module__.partition('.client')[0]}.Redis, not {type(client).__module__}"
+            f"{name} is a {package}.Redis or {package}.RedisCluster, not {type(client).__module__}"
             f".{type(client).__name__}"
         )
 
 
-def settings_of(client: redis.Redis | redis.asyncio.Redis) -> dict[str, Any]:
-    """What the other kind of client needs in order to reach the same server.
+def settings_of(client: AnyClient) -> dict[str, Any]:
+    """What the other kind of client needs in order to reach the same server; of a Cluster, each of its nodes.
 
     Raises:
         ClientRefusedError: It is one that sentinels lead to replicas.
     """
+    if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
+        found: dict[str, Any] = client.nodes_manager.connection_kwargs
+        secure = found.get("ssl") or "SSL" in getattr(found.get("connection_class"), "__name__", "")
+        kept = {name: value for name, value in found.items() if name in _SHARED_SETTINGS - {"host", "port", "db"}}
+        if not secure:
+            kept = {name: value for name, value in kept.items() if not name.startswith("ssl_")}
+        return kept | {"connection_class": redis.SSLConnection if secure else redis.Connection}
     pool = client.connection_pool
     given = {name: value for name, value in pool.connection_kwargs.items() if name in _SHARED_SETTINGS}
     # A client that waits for ever is its owner's choice; one that we make does not.
@@ -117,6 +127,11 @@ def settings_of(client: redis.Redis | redis.asyncio.Redis) -> dict[str, Any]:
             pool.service_name, [settings_of(each) for each in pool.sentinel_manager.sentinels]
         )
     return kept
+
+
+def describe_cluster(nodes: Sequence[tuple[str, int]]) -> str:
+    """The address of a Redis Cluster, as a URL with no user and no password."""
+    return "redis+cluster://" + ",".join(f"{host}:{port}" for host, port in nodes)
 
 
 def describe(settings: Mapping[str, Any]) -> str:

@@ -24,9 +24,7 @@ import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, MaxConnectionsError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import MaxConnectionsError, ResponseError
 from redis.retry import Retry
 
 from embedcache.breaker import USUAL_POLICY, Breaker, BreakerPolicy, Outage
@@ -40,16 +38,27 @@ from embedcache.client_settings import (
     settings_of,
     without_touching,
 )
-from embedcache.errors import CacheUnavailableError, EmbeddedServerError, InvalidInputError
+from embedcache.cluster.clients import Cluster
+from embedcache.cluster.slots import Address
+from embedcache.errors import CacheUnavailableError, ClientRefusedError, EmbeddedServerError, InvalidInputError
 from embedcache.event_loops import LoopClient
 from embedcache.operations import Command, Operation, Posted
 from embedcache.patience import RETRIED, AsyncRetry, PatientPool, as_kind, ran_out_of_time
 from embedcache.read_only import check_reads
-from embedcache.round_trips import AsyncPosts, KeptConnections, Posts, asend, reply_error, send
+from embedcache.round_trips import NO_ANSWER, AsyncPosts, KeptConnections, Posts, asend, reply_error, send
 from embedcache.sentinel import ASYNC_CLASSES, by_sentinels
 from embedcache.server import EmbeddedServer
 from embedcache.tls import advice
-from embedcache.urls import EMBEDDED_URL, URL_VARIABLE, mask_password, parse, parse_embedded, scheme_of
+from embedcache.urls import (
+    EMBEDDED_URL,
+    URL_VARIABLE,
+    is_cluster,
+    mask_password,
+    parse,
+    parse_cluster,
+    parse_embedded,
+    scheme_of,
+)
 
 R = TypeVar("R")
 
@@ -60,8 +69,6 @@ SOCKET_READ_BYTES: Final = 64 * 1024  # read per system call; a batch arrives a 
 MAX_CONNECTIONS: Final = 1024
 MAX_ASYNC_CONNECTIONS: Final = 64
 
-_NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError)  # or none that is Redis's
-
 
 class RedisConnection:
     """The sync client, the async client of each event loop, and the two drivers.
@@ -69,9 +76,9 @@ class RedisConnection:
     Nothing is connected before the first command. One object serves threads, event loops and forked processes.
 
     Args:
-        url: ``embedded://``, ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or
-            ``rediss+sentinel://``; None is ``$EMBEDCACHE_URL``, else the embedded server. Ignored where a client is
-            given.
+        url: ``embedded://``, ``redis://``, ``rediss://``, ``unix://``, or one of ``redis+sentinel://``,
+            ``rediss+sentinel://``, ``redis+cluster://`` and ``rediss+cluster://``; None is ``$EMBEDCACHE_URL``, else
+            the embedded server. Ignored where a client is given.
         client: A sync client to use as it is.
         async_client: An async client to use as it is; it belongs to the event loop it is first used on.
         settings: Keyword arguments for the clients that we make, by redis-py's names.
@@ -83,26 +90,27 @@ class RedisConnection:
     Raises:
         InvalidURLError: The URL cannot be read.
         InvalidInputError: A setting is not one of redis-py's.
-        ClientRefusedError: A client is not one of redis-py's standalone clients, of the right kind.
+        ClientRefusedError: A client is not one of redis-py's, of the right kind; or one of two is of a Cluster.
     """
 
     def __init__(
         self,
         url: str | None = None,
-        client: redis.Redis | None = None,
-        async_client: redis.asyncio.Redis | None = None,
+        client: redis.Redis | redis.RedisCluster | None = None,
+        async_client: redis.asyncio.Redis | redis.asyncio.RedisCluster | None = None,
         settings: Mapping[str, Any] | None = None,
         *,
         read_only: bool = False,
         breaker: BreakerPolicy | None = USUAL_POLICY,
     ) -> None:
         self._read_only = bool(read_only)
-        check_client(client, redis.Redis, "redis_client")
-        check_client(async_client, redis.asyncio.Redis, "async_redis_client")
-        self._given_client = client
-        self._given_async_client = async_client
+        check_client(client, redis.Redis, redis.RedisCluster, "redis_client")
+        check_client(async_client, redis.asyncio.Redis, redis.asyncio.RedisCluster, "async_redis_client")
+        self._cluster = Cluster.of_clients(client, async_client, self._make_client, self._make_async_client)
+        self._given_client = client if isinstance(client, redis.Redis) else None
+        self._given_async_client = async_client if isinstance(async_client, redis.asyncio.Redis) else None
         self._lock = threading.RLock()
-        self._client: redis.Redis | None = client
+        self._client: redis.Redis | None = self._given_client
         self._kept: KeptConnections | None = None
         self._second_client: redis.Redis | None = None
         self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClient[redis.asyncio.Redis]] = (
@@ -114,13 +122,18 @@ class RedisConnection:
         given = client if client is not None else async_client
         if given is not None:
             self._settings = settings_of(given) | extra
-            self.address = describe(self._settings)
+            self.address = describe(self._settings) if self._cluster is None else self._cluster.address
             self._guard(breaker)
             return
         url = url or os.environ.get(URL_VARIABLE) or EMBEDDED_URL
         if scheme_of(url) == "embedded":
             self._embedded_options = parse_embedded(url)
             self._settings = extra
+        elif is_cluster(url):
+            nodes, found = parse_cluster(url)
+            remap = extra.pop("address_remap", None)
+            self._settings = found | extra
+            self._cluster = Cluster(nodes, self._make_client, self._make_async_client, remap=remap)
         else:
             self._settings = by_sentinels(parse(url) | extra)
         check_names(self._settings)
@@ -210,20 +223,22 @@ class RedisConnection:
         self._breaker.check()
         try:
             replies = self._round_trip(commands, background=background)
-        except _NO_ANSWER as error:
+        except NO_ANSWER as error:
             server = self._embedded
             if server is None or background or ran_out_of_time(error):
                 raise self._unavailable(error, background=background) from error
             self._bring_back(server)
             try:
                 replies = self._round_trip(commands)
-            except _NO_ANSWER as again:
+            except NO_ANSWER as again:
                 raise self._unavailable(again) from again
         self._breaker.answered()
         return replies
 
     def _round_trip(self, commands: Sequence[Command], *, background: bool = False) -> list[Any]:
         if (kept := self._kept) is None:
+            if self._cluster is not None:
+                return self._cluster.send(commands, background=background)
             client = self._background_client() if background else self.client()
             if (kept := self._kept) is None or client is not self._client:
                 return send(client, commands)
@@ -248,7 +263,10 @@ class RedisConnection:
             check_reads(commands)
         self._breaker.check()
         with self._asked_again_if_lost():
-            await posts.send(self.async_client, commands)
+            if self._cluster is not None:
+                posts.batches.append(commands)  # sent when its replies are asked for
+            else:
+                await posts.send(self.async_client, commands)
         return []
 
     async def _acollect(self, posts: AsyncPosts) -> list[Any]:
@@ -262,18 +280,23 @@ class RedisConnection:
             check_reads(commands)
         self._breaker.check()
         try:
-            replies = await asend(await self.async_client(), commands)
-        except _NO_ANSWER as error:
+            replies = await self._asend(commands)
+        except NO_ANSWER as error:
             server = self._embedded
             if server is None or ran_out_of_time(error):
                 raise self._unavailable(error) from error
             await asyncio.to_thread(self._bring_back, server)
             try:
-                replies = await asend(await self.async_client(), commands)
-            except _NO_ANSWER as again:
+                replies = await self._asend(commands)
+            except NO_ANSWER as again:
                 raise self._unavailable(again) from again
         self._breaker.answered()
         return replies
+
+    async def _asend(self, commands: Sequence[Command]) -> list[Any]:
+        if self._cluster is not None:
+            return await self._cluster.asend(commands)
+        return await asend(await self.async_client(), commands)
 
     def _bring_back(self, server: EmbeddedServer) -> None:
         """Restarts the embedded server, which is ours to restart, so that the commands can be sent once more."""
@@ -287,7 +310,7 @@ class RedisConnection:
         """Passes over a connection that was lost: whoever wants the replies to what was posted has it sent anew."""
         try:
             yield
-        except _NO_ANSWER as error:
+        except NO_ANSWER as error:
             if ran_out_of_time(error):  # a second attempt would only wait as long again
                 raise self._unavailable(error) from error
 
@@ -297,7 +320,7 @@ class RedisConnection:
             if (server := self._embedded) is not None:
                 server.ensure_running(within=READ_SECONDS)
             self._round_trip([("PING",)], background=True)
-        except (*_NO_ANSWER, EmbeddedServerError) as error:
+        except (*NO_ANSWER, EmbeddedServerError) as error:
             return self._reason(error)
         except ResponseError:  # to what comes first on a new connection: an answer, too
             return None
@@ -317,7 +340,12 @@ class RedisConnection:
     # ---------------------------------------------------------------------------------------- clients
 
     def client(self) -> redis.Redis:
-        """The sync client, made at first use. It is redis-py's own and knows nothing of `read_only`."""
+        """The sync client, made at first use. It is redis-py's own and knows nothing of `read_only`.
+
+        Raises:
+            ClientRefusedError: This is a connection to a Cluster, which has a client for each node.
+        """
+        self._check_single()
         if self._client is None:
             with self._lock:
                 if self._client is None:
@@ -351,7 +379,8 @@ class RedisConnection:
         return cast("AbstractConnection", redis.ConnectionPool(**(kept | own)).make_connection())
 
     async def async_client(self) -> redis.asyncio.Redis:
-        """The running loop's client, made at first use and closed when the loop ends."""
+        """The running loop's client, made at first use and closed when the loop ends; else as `client`."""
+        self._check_single()
         if self._given_async_client is not None:
             return self._given_async_client
         loop = asyncio.get_running_loop()
@@ -364,21 +393,29 @@ class RedisConnection:
         await held.close_with_loop(lambda: self._async_clients.pop(loop, None))
         return held.client
 
-    def _make_client(self) -> redis.Redis:
-        settings = self._connection_settings(Retry(NoBackoff(), RETRIES, RETRIED), MAX_CONNECTIONS)
+    def _check_single(self) -> None:
+        if self._cluster is not None:
+            raise ClientRefusedError(f"{self.address} is a Redis Cluster, which no single client reaches")
+
+    def _make_client(self, node: Address | None = None) -> redis.Redis:
+        """Of a Cluster's node, it makes no second try: that may be due to another node."""
+        settings = self._connection_settings(Retry(NoBackoff(), 0 if node else RETRIES, RETRIED), MAX_CONNECTIONS, node)
         if self._read_only:
             settings["redis_connect_func"] = without_touching(settings.get("redis_connect_func"))
         return redis.Redis.from_pool(redis.ConnectionPool(**settings))
 
-    def _make_async_client(self) -> redis.asyncio.Redis:
-        settings = self._connection_settings(AsyncRetry(NoBackoff(), RETRIES, RETRIED), MAX_ASYNC_CONNECTIONS)
+    def _make_async_client(self, node: Address | None = None) -> redis.asyncio.Redis:
+        retry = AsyncRetry(NoBackoff(), 0 if node else RETRIES, RETRIED)
+        settings = self._connection_settings(retry, MAX_ASYNC_CONNECTIONS, node)
         if self._read_only:
             settings["redis_connect_func"] = awithout_touching(settings.get("redis_connect_func"))
         sync_class = settings.pop("connection_class", redis.Connection)
         settings["connection_class"] = ASYNC_CLASSES.get(sync_class, sync_class)
         return redis.asyncio.Redis.from_pool(PatientPool(self._breaker.check, **settings))
 
-    def _connection_settings(self, retry: Retry | AsyncRetry, max_connections: int) -> dict[str, Any]:
+    def _connection_settings(
+        self, retry: Retry | AsyncRetry, max_connections: int, node: Address | None = None
+    ) -> dict[str, Any]:
         settings: dict[str, Any] = {
             "socket_connect_timeout": CONNECT_SECONDS,
             "socket_timeout": READ_SECONDS,
@@ -389,11 +426,16 @@ class RedisConnection:
         if self._embedded_options is not None:
             settings["connection_class"] = redis.UnixDomainSocketConnection
             settings["path"] = str(self._attached().socket_path)
-        settings |= self._settings
+        settings |= self._settings | ({} if node is None else {"host": node[0], "port": node[1]})
         settings["retry"] = as_kind(type(retry), settings["retry"])
         return settings
 
     # ---------------------------------------------------------------------------------------- the embedded server
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether this is a connection to a Redis Cluster."""
+        return self._cluster is not None
 
     @property
     def is_embedded(self) -> bool:
@@ -425,11 +467,15 @@ class RedisConnection:
         for client in clients:
             if client is not None and client is not self._given_client:
                 client.close()
+        if self._cluster is not None:
+            self._cluster.close()
         if server is not None:
             server.detach()
 
     async def aclose(self) -> None:
         """Closes the running loop's client, then all that `close` closes."""
+        if self._cluster is not None:
+            await self._cluster.aclose()
         held = self._async_clients.pop(asyncio.get_running_loop(), None)
         if held is not None:
             await held.aclose()
@@ -448,8 +494,9 @@ def _start_over_in_child() -> None:
             # redis-py's pool starts over in a child, and takes for that the lock that it had in the parent.
             if client is not None and hasattr(client.connection_pool, "_lock"):
                 client.connection_pool._lock = threading.RLock()
-        if connection._kept is not None:
-            connection._kept.forget()
+        for kept in (connection._kept, connection._cluster):
+            if kept is not None:
+                kept.forget()
 
 
 os.register_at_fork(after_in_child=_start_over_in_child)

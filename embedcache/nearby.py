@@ -47,7 +47,8 @@ class NearbyCache(WatchedCache):
         self._tasks: TaskCoalescer[CacheEntry | None] = TaskCoalescer()
         self._threads: ThreadCoalescer[CacheEntry | None] = ThreadCoalescer()
         self._tracking = None
-        if near is not None:
+        # Each primary of a Cluster tells of its own keys alone, and they change: there `near_ttl` alone counts.
+        if near is not None and not connection.is_cluster:
             from embedcache.tracking import Tracking  # the same
 
             self._tracking = Tracking(connection, near)
@@ -55,9 +56,9 @@ class NearbyCache(WatchedCache):
     @property
     def near_state(self) -> NearState | None:
         """What this object's near cache holds, and whether the server tells it of writes; None where it has none."""
-        if self._near is None or self._tracking is None:
+        if self._near is None:
             return None
-        return self._near.state(tracked=self._tracking.is_on)
+        return self._near.state(tracked=self._tracking is not None and self._tracking.is_on)
 
     def _get_near(self, near: NearCache, text: Text, model_name: str) -> CacheEntry | None:
         started = perf_counter_ns()
@@ -194,6 +195,7 @@ class NearbyCache(WatchedCache):
         await super().aclose()
 
     def _end_tracking(self) -> None:
-        if self._tracking is not None and self._near is not None:
+        if self._tracking is not None:
             self._tracking.close()
+        if self._near is not None:
             self._near.clear()

@@ -37,7 +37,7 @@ from embedcache.redisvl_format import (
     tag_of,
     to_packed,
 )
-from embedcache.scripts import Script
+from embedcache.scripts import EachKey, Script
 
 T = TypeVar("T")
 
@@ -68,7 +68,8 @@ and the fields to set with their values.
 HSET comes first: a server that is full then refuses it before anything has changed.
 """
 
-_RESTART: Final = Script("""
+_RESTART: Final = Script(
+    """
 for i = 1, #KEYS do
   local found = redis.pcall('HMGET', KEYS[i], 'own_ttl', 'inserted_at')
   if not found.err then
@@ -82,7 +83,9 @@ for i = 1, #KEYS do
   end
 end
 return 0
-""")
+""",
+    each_key=EachKey(args=1, adds=True),
+)
 """KEYS: entries; ARGV: for each, seconds to restart it with where it has no TTL of its own.
 
 EXPIRE goes by ``pcall``: a server that may not write just now still answers reads.

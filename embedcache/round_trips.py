@@ -7,6 +7,7 @@ steady use stays out of the pool. Clients that were passed in are used by `send`
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,13 +20,18 @@ from redis.asyncio.connection import AbstractConnection as AsyncConnection
 from redis.asyncio.connection import ConnectionPool
 from redis.client import NEVER_DECODE
 from redis.connection import Connection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from embedcache.errors import ServerReplyError
 from embedcache.operations import Command
 
 IDLE_SECONDS: Final = 1.0
 """A connection unused for longer goes through the pool, which looks whether the server has closed it."""
+
+NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError)
+"""Raised where there is no answer, or none that is Redis's."""
 
 # As redis-py wants it: replies stay bytes on a client with ``decode_responses=True`` as well.
 _UNDECODED: Final = {NEVER_DECODE: True}
@@ -38,15 +44,19 @@ class KeptConnections:
     program's own among that, is closed before anybody else gets it: no reply ever reaches another caller.
 
     Args:
-        client: A client of our own making, with a pool of its own.
+        client: A client of our own making, with a pool of its own; or somebody else's, with `keep` False.
+        keep: Whether connections stay out of the pool between round trips.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, keep: bool = True) -> None:
+        self._client = client  # which closes its pool when it ends
         self._pool = client.connection_pool
         self._callbacks: Mapping[str, Callable[[Any], Any]] = dict(client.response_callbacks)
         self._idle: list[tuple[Connection, float]] = []
-        # At exit, too, while sockets can still be closed in order: some cache may live as long as its module.
-        weakref.finalize(self, self._pool.disconnect)
+        self._keep = keep
+        if keep:
+            # At exit, too, while sockets can still be closed in order: some cache may live as long as its module.
+            weakref.finalize(self, self._pool.disconnect)
 
     def send(self, commands: Sequence[Command]) -> list[Any]:
         """One reply per command, in order; the server's errors as values."""
@@ -69,6 +79,20 @@ class KeptConnections:
     def forget(self) -> None:
         """Lets go of the idle connections without a word to the server: in a forked child, they are the parent's."""
         self._idle = []
+        # redis-py's pool starts over in a child, and takes for that the lock that it had in the parent.
+        if hasattr(self._pool, "_lock"):
+            self._pool._lock = threading.RLock()
+
+    def distrust(self) -> None:
+        """Has the idle connections looked at before they are used: their server may have gone."""
+        idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            self._pool.release(connection)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._idle = []
+        self._pool.disconnect()
 
     def take(self) -> Connection:
         """A connection that nobody else uses, connected."""
@@ -83,17 +107,21 @@ class KeptConnections:
 
     def give_back(self, connection: Connection) -> None:
         """Keeps a connection, all of whose replies were read, for the next."""
-        if connection.should_reconnect():
+        if not self._keep or connection.should_reconnect():
             self._pool.release(connection)
         else:
             self._idle.append((connection, monotonic()))
 
     def _exchange(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
+        self.write(connection, commands)
+        return [self.read(connection, command[0]) for command in commands]
+
+    def write(self, connection: Connection, commands: Sequence[Command]) -> None:
+        """Sends commands and reads nothing."""
         if len(commands) == 1:
             connection.send_command(*commands[0])
         else:
             connection.send_packed_command(connection.pack_commands(commands))
-        return [self.read(connection, command[0]) for command in commands]
 
     def read(self, connection: Connection, name: object) -> Any:
         """The next reply, to a command of this name."""

@@ -12,35 +12,56 @@ from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
+class EachKey:
+    """How a script for many keys is run for one key at a time, as a Redis Cluster wants it.
+
+    Attributes:
+        args: How many of ARGV belong to each key; they come before those for all keys.
+        adds: Whether its replies are numbers to be added up, rather than lists or strings to be put in a row.
+    """
+
+    args: int = 0
+    adds: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Script:
     """One Lua script, and the SHA-1 by which the server knows it.
 
     Attributes:
         source: In Lua.
         reads_only: Whether it changes nothing, so that read-only caches may run it.
+        each_key: How it is run key by key; None where its keys belong together.
         sha: The SHA-1, as 40 hex digits.
     """
 
     source: str
     reads_only: bool = False
+    each_key: EachKey | None = None
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:
         digest = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
         object.__setattr__(self, "sha", digest)
-        if self.reads_only:
-            _reading.update((digest, self.source))
+        _known.update({digest: self, self.source: self})
 
 
-_reading: Final[set[str]] = set()
+_known: Final[dict[object, Script]] = {}
 
 
-def only_reads(script: object) -> bool:
+def script_of(text: object) -> Script | None:
+    """The script of ours of which this is the source or the SHA-1."""
+    return _known.get(text)
+
+
+def only_reads(text: object) -> bool:
     """Whether this is the source or the SHA-1 of a script of ours that changes nothing."""
-    return script in _reading
+    script = script_of(text)
+    return script is not None and script.reads_only
 
 
-READ_RESTARTING_TTLS: Final = Script("""
+READ_RESTARTING_TTLS: Final = Script(
+    """
 local values = redis.call('MGET', unpack(KEYS))
 for i = 1, #KEYS do
   local value = values[i]
@@ -50,13 +71,16 @@ for i = 1, #KEYS do
   end
 end
 return values
-""")
+""",
+    each_key=EachKey(),
+)
 """KEYS: entries. Returns their values as MGET does, and restarts each one's own TTL.
 
 EXPIRE goes by ``pcall``: a server that may not write just now (a replica, a full disk) still answers reads.
 """
 
-RESTART_TTLS: Final = Script("""
+RESTART_TTLS: Final = Script(
+    """
 for i = 1, #KEYS do
   local start = redis.pcall('GETRANGE', KEYS[i], 0, 7)
   if #start == 8 then
@@ -65,7 +89,9 @@ for i = 1, #KEYS do
   end
 end
 return 0
-""")
+""",
+    each_key=EachKey(adds=True),
+)
 """KEYS: entries. Restarts each one's own TTL without reading their vectors, for values that another command reads.
 
 For a key of another type, GETRANGE returns an error, which is a table without a length of 8.
@@ -78,13 +104,17 @@ for i = 1, #KEYS do left[i] = redis.call('PTTL', KEYS[i]) end
 return left
 """,
     reads_only=True,
+    each_key=EachKey(),
 )
 """KEYS: entries. Returns the milliseconds until each expires, -1 for never, -2 for no key."""
 
-WRITE_WITH_TTL: Final = Script("""
+WRITE_WITH_TTL: Final = Script(
+    """
 for i = 1, #KEYS do redis.call('SET', KEYS[i], ARGV[i], 'EX', ARGV[#KEYS + 1]) end
 return #KEYS
-""")
+""",
+    each_key=EachKey(args=1, adds=True),
+)
 """KEYS: entries; ARGV: their values, then one TTL in seconds. What MSETEX does where the server has it."""
 
 CHANGE_TTL: Final = Script("""
@@ -127,6 +157,7 @@ end
 return found
 """,
     reads_only=True,
+    each_key=EachKey(),
 )
 """KEYS: entries. Returns, for each in turn, its value up to the vector or a little further, and the value's length; nil
 and 0 for others.
@@ -163,6 +194,7 @@ end
 return found
 """,
     reads_only=True,
+    each_key=EachKey(),
 )
 """KEYS: whatever is under keys of entries' form. Returns for each in turn what `embedcache.columns.Batch` describes:
 the seconds it is idle, the milliseconds until it expires, the value's length and its start; 0 for another type's.
@@ -186,6 +218,7 @@ end
 return found
 """,
     reads_only=True,
+    each_key=EachKey(),
 )
 """KEYS: what is no string; ARGV: fields. Returns for each hash its ``model_name``, its ``inserted_at`` and the fields'
 lengths, for other types nil."""

@@ -19,7 +19,7 @@ from embedcache.entry import NEVER
 from embedcache.keyspace import Keyspace
 from embedcache.operations import Command, Operation, ServerAbilities, checked, checked_all, expire, run_script
 from embedcache.scanning import heads
-from embedcache.scripts import Script
+from embedcache.scripts import EachKey, Script
 
 
 class Kind(IntEnum):
@@ -159,20 +159,27 @@ end
 _ANSWER: Final = "\nreturn table.concat(fates)\n"
 
 _SCRIPTS: Final[dict[tuple[type, Kind], Script]] = {
-    (Remove, Kind.PACKED): Script(_FATE_OF_PACKED + _FIND_CHANGED + _UNLINK + _ANSWER),
-    (Remove, Kind.HASH): Script(_FATE_OF_HASH + _FIND_CHANGED + _UNLINK + _ANSWER),
-    (SetTTL, Kind.PACKED): Script(_FATE_OF_PACKED + _FIND_CHANGED + _SET_OWN_TTL + _EXPIRE + _ANSWER),
-    (SetTTL, Kind.HASH): Script(_FATE_OF_HASH + _FIND_CHANGED + _SET_OWN_TTL_OF_HASH + _EXPIRE + _ANSWER),
+    (Remove, Kind.PACKED): Script(_FATE_OF_PACKED + _FIND_CHANGED + _UNLINK + _ANSWER, each_key=EachKey(args=1)),
+    (Remove, Kind.HASH): Script(_FATE_OF_HASH + _FIND_CHANGED + _UNLINK + _ANSWER, each_key=EachKey(args=1)),
+    (SetTTL, Kind.PACKED): Script(
+        _FATE_OF_PACKED + _FIND_CHANGED + _SET_OWN_TTL + _EXPIRE + _ANSWER, each_key=EachKey(args=1)
+    ),
+    (SetTTL, Kind.HASH): Script(
+        _FATE_OF_HASH + _FIND_CHANGED + _SET_OWN_TTL_OF_HASH + _EXPIRE + _ANSWER, each_key=EachKey(args=1)
+    ),
 }
 
-_REMOVE_ALL: Final = Script("""
+_REMOVE_ALL: Final = Script(
+    """
 local bytes = 0
 for i = 1, #KEYS do
   local size = redis.pcall('STRLEN', KEYS[i])
   if type(size) == 'number' then bytes = bytes + size end
 end
 return {redis.call('UNLINK', unpack(KEYS)), bytes}
-""")
+""",
+    each_key=EachKey(adds=True),
+)
 """KEYS: anything. Removes it; returns how many there were, and the length of the strings among them."""
 
 _INSERTED_AT: Final = struct.Struct(">d")

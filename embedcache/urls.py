@@ -14,8 +14,19 @@ from embedcache.sentinel import SENTINEL_PORT
 URL_VARIABLE: Final = "EMBEDCACHE_URL"
 EMBEDDED_URL: Final = "embedded://"
 
-_SCHEMES: Final = ("embedded", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+_SCHEMES: Final = (
+    "embedded",
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
 _OF_SENTINEL: Final = "+sentinel"
+_CLUSTER: Final = "+cluster"
+_DEFAULT_PORT: Final = 6379
 
 
 def scheme_of(url: str) -> str:
@@ -78,6 +89,31 @@ def _host_and_port(place: str) -> tuple[str, int]:
     if not parts.hostname or parts.path:
         raise ValueError
     return parts.hostname, parts.port or SENTINEL_PORT
+
+
+def is_cluster(url: str) -> bool:
+    """Whether a URL names nodes of a Redis Cluster."""
+    return scheme_of(url).endswith(_CLUSTER)
+
+
+def parse_cluster(url: str) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """The nodes that a URL of a Redis Cluster names, and the settings of redis-py's connections to each of them.
+
+    Raises:
+        InvalidURLError: It cannot be read, or names a database: a Cluster has one.
+    """
+    scheme, _, rest = url.partition("://")
+    place = len(rest) - len(rest.lstrip("/"))
+    end = next((at for at, letter in enumerate(rest) if at >= place and letter in "/?"), len(rest))
+    user, at_sign, hosts = rest[:end].rpartition("@")
+    settings: dict[str, Any] = {}
+    nodes = []
+    for host in hosts.split(","):
+        settings = parse(f"{scheme.removesuffix(_CLUSTER)}://{user}{at_sign}{host}{rest[end:]}")
+        nodes.append((str(settings.pop("host", "localhost")), int(settings.pop("port", _DEFAULT_PORT))))
+    if settings.pop("db", 0):
+        raise InvalidURLError(f"a Redis Cluster has one database, 0; take the other out of {_shown(url)}")
+    return nodes, settings
 
 
 def parse_embedded(url: str) -> tuple[Path | None, str | None]:

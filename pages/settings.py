@@ -109,7 +109,7 @@ def _add_server() -> None:
             "URL, without the password",
             placeholder="redis://user@localhost:6379/0",
             key=URL_KEY,
-            help="redis://, rediss:// (TLS), unix:// or embedded:///a/folder",
+            help="redis://, rediss:// (TLS), unix://, redis+cluster:// or embedded:///a/folder",
         )
         st.text_input("Password, if it has one", type="password", key=PASSWORD_KEY, autocomplete="off")
         st.form_submit_button("Add", icon=":material/add:", on_click=_add, disabled=viewer, help=why)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from calling import Caller
+from clusters import ClusterOfServers
 from hypothesis import settings
 from servers import BINARIES, Server, ServerNotFoundError
 
@@ -18,6 +20,11 @@ from embedcache.flushing import flush_all
 # No deadline: how long a test takes is not what it asserts. No database: a run leaves nothing behind.
 settings.register_profile("embedcache", deadline=None, database=None, max_examples=60)
 settings.load_profile("embedcache")
+
+
+# `make cluster` runs tests of single servers on a Redis Cluster.
+ON_CLUSTER = os.environ.get("EMBEDCACHE_TEST_CLUSTER") == "1"
+KINDS = ["cluster"] if ON_CLUSTER else list(BINARIES)
 
 
 @pytest.fixture(autouse=True)
@@ -42,14 +49,14 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def start_server() -> Iterator[Callable[[str], Server]]:
+def start_server() -> Iterator[Callable[[str], Server | ClusterOfServers]]:
     """Starts a server of a kind, once per session."""
-    started: dict[str, Server] = {}
+    started: dict[str, Server | ClusterOfServers] = {}
 
-    def start(kind: str) -> Server:
+    def start(kind: str) -> Server | ClusterOfServers:
         if kind not in started:
             try:
-                started[kind] = Server(kind)
+                started[kind] = ClusterOfServers() if kind == "cluster" else Server(kind)
             except ServerNotFoundError as error:
                 pytest.skip(str(error))
         return started[kind]
@@ -59,21 +66,29 @@ def start_server() -> Iterator[Callable[[str], Server]]:
         server.remove()
 
 
-def _emptied(server: Server) -> Server:
+def _emptied(server: Server | ClusterOfServers) -> Server | ClusterOfServers:
     server.raw.flushall()
     return server
 
 
-@pytest.fixture(params=list(BINARIES))
-def server(request: pytest.FixtureRequest, start_server: Callable[[str], Server]) -> Server:
+@pytest.fixture(params=KINDS)
+def server(
+    request: pytest.FixtureRequest, start_server: Callable[[str], Server | ClusterOfServers]
+) -> Server | ClusterOfServers:
     """Each kind of server in turn, empty."""
     return _emptied(start_server(request.param))
 
 
 @pytest.fixture
-def valkey(start_server: Callable[[str], Server]) -> Server:
+def valkey(start_server: Callable[[str], Server | ClusterOfServers]) -> Server | ClusterOfServers:
     """The kind of server that the package embeds, empty."""
-    return _emptied(start_server("valkey9"))
+    return _emptied(start_server("cluster" if ON_CLUSTER else "valkey9"))
+
+
+@pytest.fixture
+def cluster(start_server: Callable[[str], Server | ClusterOfServers]) -> Server | ClusterOfServers:
+    """A whole Redis Cluster, empty, that stays whole."""
+    return _emptied(start_server("cluster"))
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -100,7 +115,9 @@ def layout() -> str:
 
 
 @pytest.fixture
-def make_cache(server: Server, caller: Callable[[EmbeddingsCache], Caller], layout: str) -> Callable[..., Caller]:
+def make_cache(
+    server: Server | ClusterOfServers, caller: Callable[[EmbeddingsCache], Caller], layout: str
+) -> Callable[..., Caller]:
     """Makes caches of the contract on one server."""
 
     def make(name: str = "c", **options: Any) -> Caller:

@@ -89,6 +89,7 @@ class Server:
         self.socket = self.folder / "s"
         self.url = f"unix://{self.socket}"
         self.port = port
+        self.bus = 0  # of a Cluster's node: the port by which others speak to it
         self._log = self.folder / "log"
         protection = ["--requirepass", password] if password else []
         self._command = [
@@ -119,6 +120,10 @@ class Server:
         with contextlib.suppress(redis.RedisError):
             return bool(self.raw.ping())
         return False
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
         """Ends the process; `start` begins it anew, empty."""

@@ -171,6 +171,8 @@ def _about(cache: EmbeddingsCache) -> Attributes:
         attributes["server.address"] = parts.path
         if number := options.get("db"):
             attributes["db.namespace"] = number[-1]
+    elif parts.scheme.endswith("+cluster"):
+        attributes["server.address"] = parts.netloc.rpartition("@")[2]  # all nodes that were named
     elif parts.hostname:
         attributes["server.address"] = parts.hostname
         attributes["server.port"] = parts.port or 6379

@@ -13,7 +13,7 @@ from typing import Final, Literal, cast
 from embedcache.errors import ServerReplyError
 from embedcache.operations import Command, Operation, ServerAbilities, checked_all, run_script
 from embedcache.scanning import heads
-from embedcache.scripts import Script
+from embedcache.scripts import EachKey, Script
 from embedcache.transfer.columns import PackedEntries
 
 OnConflict = Literal["skip", "overwrite", "newer"]
@@ -28,10 +28,12 @@ for i = 1, #KEYS do left[i] = redis.call('PTTL', KEYS[i]) end
 return left
 """,
     reads_only=True,
+    each_key=EachKey(),
 )
 """KEYS: any. Returns what PTTL says of each. A thousand commands for it cost four times what reading values does."""
 
-_WRITE_AS_IT_WAS: Final = Script("""
+_WRITE_AS_IT_WAS: Final = Script(
+    """
 local written = 0
 for i = 1, #KEYS do
   local command = {'SET', KEYS[i], ARGV[3 * i - 2]}
@@ -40,7 +42,9 @@ for i = 1, #KEYS do
   if redis.call(unpack(command)) then written = written + 1 end
 end
 return written
-""")
+""",
+    each_key=EachKey(args=3, adds=True),
+)
 """KEYS: entries; ARGV: for each its value, when it expires in Unix milliseconds or 0, and 1 to write it only where
 there is none. Returns how many were written. A thousand commands cost the client twice as much."""
 
