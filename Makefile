@@ -9,13 +9,14 @@ PORT ?= 8501
 # pytest's exit code where ARGS choose tests of the one kind alone. Browsers want the processor for themselves.
 NONE_CHOSEN := 5
 
-.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large audit
+.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large audit cluster bench-cluster
 
 help:
 	@echo "make run    the dashboard on http://$(ADDRESS):$(PORT), with the embedded server;"
 	@echo "            make run EMBEDCACHE_URL=redis://localhost:6379 uses a server of yours"
 	@echo "make test   all tests, on real servers and in a real browser"
 	@echo "make test-large  one batch of 100,000 entries: how long the server is held up, and how much memory it takes"
+	@echo "make cluster  many of those tests once more on a Redis Cluster, with longer failovers and moves of slots"
 	@echo "make lint   ruff, mypy --strict, import contracts"
 	@echo "make lint   ruff (flake8-bandit's rules among its own), mypy --strict, import contracts"
 	@echo "make format ruff's formatting and safe fixes"
@@ -26,6 +27,7 @@ help:
 	@echo "make bench-dashboard  the pages in a browser, on a cache of a million entries"
 	@echo "make chaos  four processes embed while their server is killed, stopped and filled, for five minutes;"
 	@echo "            make chaos ARGS=\"--seconds 60\" for one"
+	@echo "make bench-cluster    batches on a Redis Cluster beside a single server"
 	@echo "make screenshots      the pictures in README and docs, taken anew"
 
 run: $(VENV)/.run
@@ -37,6 +39,12 @@ test: $(VENV)/.dev browser
 
 test-large: $(VENV)/.dev
 	EMBEDCACHE_TEST_BATCH=100000 $(BIN)/python -m pytest tests/test_large_batches.py $(ARGS)
+# Tests of what a Cluster can do, too: not of one server's words about itself, of its replicas, of programs of others.
+ON_CLUSTER := audit cluster_failover contract convert editing flight_locks inspector removal removal_ends restore sampling \
+	transfer ttl walking
+cluster: $(VENV)/.dev
+	EMBEDCACHE_TEST_CLUSTER=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ON_CLUSTER:%=tests/test_%.py) \
+		-k "not (who_it_is_and_how or refuses_half_way or redisvl_reads_what or whatever_a_cache_takes)" $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -70,6 +78,8 @@ bench-dashboard: browser
 
 chaos: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python tests/chaos/chaos.py $(ARGS)
+bench-cluster: $(VENV)/.dev
+	$(BIN)/python benchmarks/cluster.py $(ARGS)
 
 screenshots: browser
 	$(BIN)/python tests/take_screenshots.py
