@@ -48,7 +48,7 @@ from embedcache.read_only import check_reads
 from embedcache.round_trips import NO_ANSWER, AsyncPosts, KeptConnections, Posts, asend, reply_error, send
 from embedcache.sentinel import ASYNC_CLASSES, by_sentinels
 from embedcache.server import EmbeddedServer
-from embedcache.tls import advice
+from embedcache.tls import words
 from embedcache.urls import (
     EMBEDDED_URL,
     URL_VARIABLE,
@@ -321,7 +321,7 @@ class RedisConnection:
                 server.ensure_running(within=READ_SECONDS)
             self._round_trip([("PING",)], background=True)
         except (*NO_ANSWER, EmbeddedServerError) as error:
-            return self._reason(error)
+            return words(error, self._settings)
         except ResponseError:  # to what comes first on a new connection: an answer, too
             return None
         return None
@@ -330,12 +330,8 @@ class RedisConnection:
         # What is asked in the background tells nothing of an embedded server that a call would bring back; and a pool
         # of the program's own that is too small tells nothing of any server.
         if not background and not isinstance(error, MaxConnectionsError):
-            self._breaker.failed(self._reason(error))
-        return CacheUnavailableError(f"no answer from {self.address}: {self._reason(error)}")
-
-    def _reason(self, error: BaseException) -> str:
-        told = str(error) or type(error).__name__
-        return f"{told}{advice(told, self._settings)}"
+            self._breaker.failed(words(error, self._settings))
+        return CacheUnavailableError(f"no answer from {self.address}: {words(error, self._settings)}")
 
     # ---------------------------------------------------------------------------------------- clients
 

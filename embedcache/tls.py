@@ -63,6 +63,12 @@ def _is_there(path: str | Path) -> bool:
         return False
 
 
+def words(error: BaseException, settings: Mapping[str, Any]) -> str:
+    """What an error of a connection says, with advice where it is one of TLS."""
+    told = str(error) or type(error).__name__
+    return told + advice(told, settings)
+
+
 def advice(error: str, settings: Mapping[str, Any]) -> str:
     """What to do about an error, to be appended to it; empty where it is not of TLS."""
     if not issubclass(settings.get("connection_class", redis.Connection), redis.SSLConnection):

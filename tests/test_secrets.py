@@ -33,6 +33,8 @@ URLS = {
     "by TLS": f"rediss://me:{PASSWORD}@127.0.0.1:1?ssl_cert_reqs=none",
     "on a socket": f"unix://me:{PASSWORD}@/nowhere/at/all",
     "on a socket, as an option": f"unix:///nowhere/at/all?password={PASSWORD}",
+    "for a Cluster": f"redis+cluster://me:{PASSWORD}@127.0.0.1:1,127.0.0.1:2",
+    "for a Cluster by TLS": f"rediss+cluster://127.0.0.1:1?password={PASSWORD}",
     "for sentinels": f"redis+sentinel://me:{PASSWORD}@127.0.0.1:1,127.0.0.1:2/v?sentinel_password={THEIRS}",
     "for sentinels by TLS": f"rediss+sentinel://:{PASSWORD}@127.0.0.1:1/v?sentinel_username=s&sentinel_password={THEIRS}",
 }
