@@ -391,7 +391,7 @@ def test_a_user_who_may_not_read_statistics(cache: EmbeddingsCache, monkeypatch:
     overview = open_page()
     assert metrics(overview)["Entries"] == "1"
     assert metrics(overview)["Hit rate, 24 h"] == "unknown"
-    assert "**The server refused.**" in open_rates().error[0].value
+    assert "**The user of this server lacks a right.**" in open_rates().error[0].value
 
 
 # ------------------------------------------------------------------------------------------------ Overview

@@ -120,7 +120,7 @@ def test_one_that_failed_says_why(cache: EmbeddingsCache, looks: Looks) -> None:
     looks.error = ServerReplyError("NOPERM no SCAN for you")
     looks.go_on.set()
     app = finish(open_page())
-    assert "**The server refused.**" in app.error[0].value
+    assert "**The user of this server lacks a right.**" in app.error[0].value
     assert "no SCAN for you" in app.error[0].value
     looks.error = None
     assert "1 there" in words(finish(press(app, "Look again")))
