@@ -189,7 +189,7 @@ def _look_anew(page: Page, address: str) -> None:
     refresh = page.get_by_role("button", name="Refresh")
     expect(refresh).to_be_enabled(timeout=PATIENCE)
     refresh.click()
-    page.get_by_text("Looking at the entries again").first.wait_for()
+    page.get_by_text("Looking again:").first.wait_for()
     expect(refresh).to_be_enabled(timeout=PATIENCE)
 
 
