@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from embedcache import NEVER, EmbeddingsCache, audit
 from embedcache.filtering import EntryFilter
-from pages.ui import access, exports
+from pages.ui import access, cleanup_work, exports
 
 NAME = "embedcache"
 PAUSED = 4_000  # milliseconds that a server keeps writers waiting: below the time after which they give up
@@ -304,7 +304,7 @@ def test_a_name_typed_once_clears_once(cache: EmbeddingsCache) -> None:
 # ------------------------------------------------------------------------------------------------ copies
 
 
-def test_a_copy_is_written_and_restored(cache: EmbeddingsCache) -> None:
+def test_a_copy_is_written_and_restored(cache: EmbeddingsCache, monkeypatch: pytest.MonkeyPatch) -> None:
     stored(cache, 12, metadata={"page": 1})
     app = finish(press(plan(open_page("cleanup")), "Write the copy"))
     (path,) = exports.listed()
@@ -324,8 +324,23 @@ def test_a_copy_is_written_and_restored(cache: EmbeddingsCache) -> None:
     assert cache.get("text 3", MODEL)["embedding"].tolist() == [9.0]
     assert cache.get("text 4", MODEL)["metadata"] == {"page": 1}
     app.radio(key="restore_conflict").set_value("overwrite").run()
+    monkeypatch.setattr(cleanup_work, "_DOUBLE_CLICK_SECONDS", 0.0)
     finish(press(app, "Restore 12 entries into embedcache"))
     assert cache.get("text 3", MODEL)["embedding"].tolist() != [9.0]
+
+
+def test_a_double_click_that_meets_the_next_button_restores_once(
+    cache: EmbeddingsCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleanup_work, "_DOUBLE_CLICK_SECONDS", 60.0)
+    stored(cache, 3)
+    app = finish(press(plan(open_page("cleanup")), "Write the copy"))
+    (path,) = exports.listed()
+    choose(app, "restore")
+    app.selectbox(key="restore_file").set_value(path).run()
+    for _ in range(3):
+        finish(press(app, "Restore 3 entries into embedcache"))
+    assert [each.action for each in audit.read(cache.connection, NAME)].count("restore") == 1
 
 
 def test_a_file_that_is_no_copy_is_a_sentence() -> None:

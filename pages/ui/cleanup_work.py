@@ -6,9 +6,11 @@ click of a double click answers a question that is no longer asked.
 
 from __future__ import annotations
 
+import math
 import secrets
+import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple, cast
 
 import pandas as pd
 import streamlit as st
@@ -29,6 +31,7 @@ _SEEN_KEY: Final = "cleanup_seen"
 _NAME_SHOWN: Final = 300
 _NAME_PIXELS: Final = 420
 _AUDITED: Final = 5
+_DOUBLE_CLICK_SECONDS: Final = 2.0  # on a busy machine a click takes its time to arrive
 _CLEANUPS: Final = frozenset({"remove", "set TTL", "clear", "restore"})
 
 
@@ -65,7 +68,7 @@ def ask(label: str, icon: str, name: str, why_not: str | None) -> bool:
     typed = st.text_input(
         "Type the name of the cache to confirm",
         placeholder=shown,
-        key=f"cleanup_name_{_question()}",
+        key=f"cleanup_name_{_question().token}",
         autocomplete="off",
         disabled=why_not is not None,
         width=_NAME_PIXELS,
@@ -77,8 +80,12 @@ def ask(label: str, icon: str, name: str, why_not: str | None) -> bool:
 
 
 def press(label: str, icon: str, why_not: str | None) -> bool:
-    """The button that begins what needs no name typed; whether it was pressed, and may be."""
-    return _press(label, icon, why_not)
+    """The button that begins what needs no name typed; whether it was pressed, and may be.
+
+    A button takes its place as soon as it has begun, and a double click's second half may meet that one: it does not
+    count.
+    """
+    return _press(label, icon, why_not) and time.monotonic() - _question().asked_at > _DOUBLE_CLICK_SECONDS
 
 
 def _press(label: str, icon: str, why_not: str | None, hint: str | None = None) -> bool:
@@ -86,22 +93,39 @@ def _press(label: str, icon: str, why_not: str | None, hint: str | None = None) 
         st.caption(f":material/lock: {why_not}")
     not_now = why_not or hint
     pressed = st.button(
-        label, type="primary", icon=icon, disabled=not_now is not None, key=f"cleanup_go_{_question()}", help=not_now
+        label,
+        type="primary",
+        icon=icon,
+        disabled=not_now is not None,
+        key=f"cleanup_go_{_question().token}",
+        help=not_now,
     )
     return pressed and not_now is None
 
 
-def ask_anew() -> None:
+def ask_anew(asked_at: float = -math.inf) -> None:
     """Has the name typed again: what was typed was the answer to another question."""
-    st.session_state[_QUESTION_KEY] = secrets.token_hex(4)
+    st.session_state[_QUESTION_KEY] = _Question(secrets.token_hex(4), asked_at)
 
 
-def _question() -> str:
-    return str(st.session_state.setdefault(_QUESTION_KEY, secrets.token_hex(4)))
+class _Question(NamedTuple):
+    """One that is answered once: in widgets' keys, and when the one before it was answered with yes."""
+
+    token: str
+    asked_at: float
 
 
-def begin(work: Callable[[Progress], Outcome | Restored]) -> None:
-    """Begins what was answered with yes, once; a plan is spent with that."""
+def _question() -> _Question:
+    return cast("_Question", st.session_state.setdefault(_QUESTION_KEY, _Question(secrets.token_hex(4), -math.inf)))
+
+
+def begin(work: Callable[[Progress], Outcome | Restored], *, typed: bool = True) -> None:
+    """Begins what was answered with yes, once; a plan is spent with that.
+
+    Args:
+        work: What is done.
+        typed: Whether a name had to be typed for it, as for its successor.
+    """
     jobs, owner, shelf, server = longwork.jobs(), longwork.owner(), session.index_shelf(), session.server_key()
 
     def work_and_tell(progress: Progress) -> Outcome | Restored:
@@ -110,7 +134,7 @@ def begin(work: Callable[[Progress], Outcome | Restored]) -> None:
         finally:
             shelf.outdate(server)
 
-    ask_anew()
+    ask_anew(-math.inf if typed else time.monotonic())
     # From here on nothing of Streamlit's is called: any such call may end this run, where another click has come.
     for spent in (PLAN_JOB, EXPORT_JOB):
         jobs.forget(owner, spent)

@@ -117,4 +117,4 @@ def describe(path: Path) -> FileSummary | None:
 def begin(name: str, path: Path, on_conflict: OnConflict) -> None:
     """Restores a file into a cache, once."""
     connection, actor = session.open_cache(name).connection, access.actor()
-    cleanup_work.begin(partial(exports.restore, connection, name, path, on_conflict, actor))
+    cleanup_work.begin(partial(exports.restore, connection, name, path, on_conflict, actor), typed=False)
