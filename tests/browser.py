@@ -86,6 +86,14 @@ def settle(page: Page) -> None:
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
 
 
+def unfold(page: Page, title: str) -> None:
+    """Opens an expander and waits until nothing in it moves: a click half-way presses here and lets go elsewhere."""
+    page.get_by_text(title).click()
+    page.get_by_test_id("stExpander").filter(has_text=title).evaluate(
+        "expander => Promise.all(expander.getAnimations({subtree: true}).map(each => each.finished.catch(() => null)))"
+    )
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -10,7 +10,7 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
-from browser import dashboard, launch, settle  # noqa: E402 - imports playwright itself
+from browser import dashboard, launch, settle, unfold  # noqa: E402 - imports playwright itself
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 from removing import MODEL, item, left, stored  # noqa: E402
 from servers import Server, running  # noqa: E402
@@ -228,7 +228,7 @@ def test_hostile_texts_are_removed_and_restored_from_a_copy(
     expect(page.get_by_role("button", name="Remove 1 entry")).to_be_disabled()
     assert_inert(page)
     assert_fits(page)
-    page.get_by_text("Keep a copy first").click()
+    unfold(page, "Keep a copy first")
     page.get_by_role("button", name="Write the copy").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download it").click()
