@@ -151,6 +151,19 @@ def test_a_forged_token_lets_nobody_in(visit: Callable[[], Page], cache: Embeddi
     expect(page.get_by_test_id("stSidebarNav")).to_have_count(0)
 
 
+def test_after_a_login_comes_the_page_whose_link_was_opened(
+    visit: Callable[[], Page], cache: EmbeddingsCache, address: str
+) -> None:
+    page = visit()
+    page.goto(f"{address}/lookup?cache={cache.name}&key={cache.key_for('t', DEFAULT_MODEL)}")
+    heading(page, "Log in")
+    log_in(page, "Bob")
+    heading(page, "Lookup")
+    expect(page.get_by_role("button", name="Drop entry")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("button", name="Drop entry")).to_be_visible()
+
+
 def test_a_login_outlives_a_reload_and_is_one_browsers_alone(visit: Callable[[], Page], cache: EmbeddingsCache) -> None:
     ada, bob = visit(), visit()
     log_in(ada, "Ada")

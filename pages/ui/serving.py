@@ -33,6 +33,7 @@ from embedcache.errors import TransferError
 from embedcache.integrations.prometheus import ProcessCollector, SharedCollector
 from pages.ui import configuration
 from pages.ui.known_names import KnownNames
+from pages.ui.returning import ReturnToLink
 
 _NAMES_PATIENCE: Final = 5.0
 _FIRST_TIDY_SECONDS: Final = 60.0
@@ -72,7 +73,7 @@ class WalksGiveWay:
 
 
 ROUTES: Final = (Route("/healthz", healthz), Route("/metrics", metrics))
-MIDDLEWARE: Final = (Middleware(WalksGiveWay),)
+MIDDLEWARE: Final = (Middleware(WalksGiveWay), Middleware(ReturnToLink))
 
 
 @asynccontextmanager
