@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets  # noqa: F401 - redis-py imports it while a client is made, and a child forked at that moment waits for ever
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -187,6 +187,23 @@ print(len(counted))
     assert {model: each.misses for model, each in seen.total().items()} == {"p": int(out), "c": 12}
 
 
+def test_no_call_imports_a_module_which_a_child_forked_meanwhile_would_wait_for_for_ever(valkey):
+    out = run(
+        """
+cache = EmbeddingsCache("c", redis_url=url)
+before = set(sys.modules)
+cache.set("text", "m", [0.5, 1.0], metadata={"a": 1}, ttl=9)
+cache.mget(["text", "other"], "m")
+cache.mget_embeddings(["text"], "m")
+cache.drop("text", "m")
+cache.flush_stats()
+print(sorted(set(sys.modules) - before))
+""",
+        valkey.url,
+    )
+    assert out == "[]\n"
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_children_of_multiprocessing_deliver_what_they_counted(valkey, seen, tmp_path, method):
     run(
