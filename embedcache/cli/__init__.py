@@ -1,0 +1,112 @@
+"""The command ``embedcache``: the package from a shell. `docs/cli.md` tells of each command, and of exit codes.
+
+A room for each kind of command; `_COMMANDS` is the table of them all. Each is a thin shell over the package, prints
+tables for people and, with ``--json``, one document for programs. Rooms are imported when one of their commands is
+asked for, since some bring half a second of libraries along.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from embedcache.cli.exits import Exit, code_of
+from embedcache.errors import EmbedcacheError
+
+_COMMANDS: Final = {
+    # command: (room, function, group in the help)
+    "dashboard": ("dashboarding", "dashboard", "Look"),
+    "caches": ("looking", "caches", "Look"),
+    "ls": ("looking", "ls", "Look"),
+    "get": ("looking", "get", "Look"),
+    "why": ("looking", "why", "Look"),
+    "stats": ("looking", "stats", "Look"),
+    "metrics": ("looking", "metrics", "Look"),
+    "embed": ("computing", "embed", "Compute"),
+    "warm": ("warming", "warm", "Compute"),
+    "verify": ("computing", "verify", "Compute"),
+    "bench": ("computing", "bench", "Compute"),
+    "drop": ("removing", "drop", "Change"),
+    "clear": ("removing", "clear", "Change"),
+    "ttl": ("removing", "ttl", "Change"),
+    "doctor": ("checking", "doctor", "Change"),
+    "export": ("moving", "export", "Move"),
+    "import": ("moving", "import_", "Move"),
+    "convert": ("moving", "convert", "Move"),
+    "server": ("serving", "app", "Server"),
+}
+_EPILOG: Final = (
+    "Exit codes: 0 done, 1 no such entry or something found, 2 wrong arguments, 3 server or model unavailable, "
+    "4 refused or not confirmed, 5 a file cannot be used, 6 ended half-way, 130 interrupted."
+)
+
+
+class _Lazy(TyperGroup):
+    """Commands whose rooms are imported when they are asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
+        """All of them, in the table's order."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - as above
+        """One of them, as click knows it."""
+        if cmd_name not in _COMMANDS:
+            return None
+        from importlib import import_module
+
+        room, function, panel = _COMMANDS[cmd_name]
+        found: Any = getattr(import_module(f"embedcache.cli.{room}"), function)
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        if isinstance(found, typer.Typer):
+            alone.add_typer(found, name=cmd_name, rich_help_panel=panel)
+            return typer.main.get_group(alone).commands[cmd_name]
+        alone.command(cmd_name, rich_help_panel=panel)(found)
+        command = typer.main.get_command(alone)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=_Lazy,
+    name="embedcache",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from embedcache import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Look into an embeddings cache, fill it, move it and clean it up."""
+
+
+def main() -> None:
+    """What the shell calls. Errors of ours are a sentence on standard error, and a code."""
+    try:
+        app()
+    except EmbedcacheError as error:
+        sys.exit(_told(str(error), code_of(error)))
+    except ImportError as error:  # of an extra: its message names what to install
+        sys.exit(_told(str(error), Exit.USAGE))
+
+
+def _told(sentence: str, code: Exit) -> int:
+    from embedcache.cli.output import plain
+
+    typer.echo(f"embedcache: {plain(sentence, None)}", err=True)
+    return code

@@ -1,0 +1,50 @@
+"""Exit codes of the command, and which error ends it with which: the one place that decides."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from embedcache.errors import (
+    CacheUnavailableError,
+    EmbedcacheError,
+    EmbeddedServerError,
+    InvalidInputError,
+    ReadOnlyError,
+    ServerReplyError,
+    TransferError,
+    VectorizerError,
+)
+
+
+class Exit(IntEnum):
+    """What the command ends with. `docs/cli.md` tells them to people."""
+
+    DONE = 0
+    NOTHING = 1  # there is no such entry, or something was found that is not well
+    USAGE = 2  # typer's own code for arguments that cannot be read
+    UNAVAILABLE = 3  # the server, or the model
+    REFUSED = 4  # by the server, by read-only, or not confirmed
+    FILE = 5
+    INCOMPLETE = 6  # it ended half-way; what was done stays
+    INTERRUPTED = 130
+
+
+class RefusedError(EmbedcacheError):
+    """Something that deletes or changes entries was not confirmed. Nothing was done."""
+
+
+_CODES: tuple[tuple[type[EmbedcacheError], Exit], ...] = (
+    (InvalidInputError, Exit.USAGE),
+    (CacheUnavailableError, Exit.UNAVAILABLE),
+    (EmbeddedServerError, Exit.UNAVAILABLE),
+    (VectorizerError, Exit.UNAVAILABLE),
+    (ReadOnlyError, Exit.REFUSED),
+    (ServerReplyError, Exit.REFUSED),
+    (RefusedError, Exit.REFUSED),
+    (TransferError, Exit.FILE),
+)
+
+
+def code_of(error: EmbedcacheError) -> Exit:
+    """The code for an error of ours; what has none of its own ended something half-way."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.INCOMPLETE)
