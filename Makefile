@@ -17,7 +17,6 @@ help:
 	@echo "make test   all tests, on real servers and in a real browser"
 	@echo "make test-large  one batch of 100,000 entries: how long the server is held up, and how much memory it takes"
 	@echo "make cluster  many of those tests once more on a Redis Cluster, with longer failovers and moves of slots"
-	@echo "make lint   ruff, mypy --strict, import contracts"
 	@echo "make lint   ruff (flake8-bandit's rules among its own), mypy --strict, import contracts"
 	@echo "make format ruff's formatting and safe fixes"
 	@echo "make audit  known vulnerabilities of the packages installed here"
@@ -39,9 +38,11 @@ test: $(VENV)/.dev browser
 
 test-large: $(VENV)/.dev
 	EMBEDCACHE_TEST_BATCH=100000 $(BIN)/python -m pytest tests/test_large_batches.py $(ARGS)
+
 # Tests of what a Cluster can do, too: not of one server's words about itself, of its replicas, of programs of others.
 ON_CLUSTER := audit cluster_failover contract convert editing flight_locks inspector removal removal_ends restore sampling \
 	transfer ttl walking
+
 cluster: $(VENV)/.dev
 	EMBEDCACHE_TEST_CLUSTER=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ON_CLUSTER:%=tests/test_%.py) \
 		-k "not (who_it_is_and_how or refuses_half_way or redisvl_reads_what or whatever_a_cache_takes or metadata_alone)" $(ARGS)
@@ -78,6 +79,7 @@ bench-dashboard: browser
 
 chaos: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python tests/chaos/chaos.py $(ARGS)
+
 bench-cluster: $(VENV)/.dev
 	$(BIN)/python benchmarks/cluster.py $(ARGS)
 
