@@ -18,6 +18,7 @@
     ├── ServerReplyError                     the server answered with an error
     ├── ClientRefusedError (TypeError)       a Redis client that cannot be used as passed in
     ├── EmbeddedServerError                  the embedded server cannot be found or started
+    ├── DashboardUnavailableError            what the dashboard needs is not installed
     ├── TransferError                        a file cannot be written, or is not a whole export
     └── VectorizerError
         ├── ModelUnavailableError            the model cannot be loaded, or its server cannot be used
@@ -104,6 +105,10 @@ class ClientRefusedError(EmbedcacheError, TypeError):
 
 class EmbeddedServerError(EmbedcacheError):
     """The embedded server cannot be found, started or attached to."""
+
+
+class DashboardUnavailableError(EmbedcacheError):
+    """The dashboard cannot be started: its packages or its files are not installed."""
 
 
 class TransferError(EmbedcacheError):

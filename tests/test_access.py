@@ -104,7 +104,7 @@ def test_from_elsewhere_nothing_is_shown_before_a_login_is_set_up(
     assert titles(app) == ["Set up a login first"]
     assert "secret" not in repr(app.main)
     assert not app.sidebar.selectbox
-    assert "python -m pages.ui.passwords" in app.code[0].value
+    assert "embedcache dashboard --hash-password" in app.code[0].value
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def _hashes() -> dict[Role, PasswordHash]:
         except MalformedHashError as error:
             raise ConfigurationError(
                 f"`{variables[role]}` does not hold a password's hash: {error}. "
-                "Make one with `python -m pages.ui.passwords` and set it anew."
+                "Make one with `embedcache dashboard --hash-password` and set it anew."
             ) from error
     return found
 

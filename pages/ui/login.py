@@ -100,7 +100,7 @@ def _show_setup() -> None:
     st.subheader("A password", anchor=False)
     st.write("Make its hash, and start the dashboard with it. A second one, for those who only look, is optional:")
     st.code(
-        "python -m pages.ui.passwords\n"
+        "embedcache dashboard --hash-password\n"
         f"export {configuration.EDITOR_HASH_VARIABLE}=scrypt:…\n"
         f"export {configuration.VIEWER_HASH_VARIABLE}=scrypt:…",
         language=None,
@@ -111,4 +111,4 @@ def _show_setup() -> None:
     st.code('[embedcache]\neditors = ["ada@example.org"]', language=None, wrap_lines=True)
     st.subheader("This machine alone", anchor=False)
     st.write("Start it with an address that no other machine reaches; then it asks for no login:")
-    st.code("streamlit run dashboard.py --server.address 127.0.0.1", language=None, wrap_lines=True)
+    st.code("embedcache dashboard --address 127.0.0.1", language=None, wrap_lines=True)

@@ -1,6 +1,6 @@
 """Passwords: hashing and checking them, and what slows down whoever guesses.
 
-``python -m pages.ui.passwords`` asks for one, without showing it, and prints its hash.
+``embedcache dashboard --hash-password`` runs this module: it asks for one, without showing it, and prints its hash.
 
 A hash reads ``scrypt:32768:8:1:<salt>:<digest>``: the parameters of scrypt (RFC 7914) N, r and p, then salt and digest
 in URL-safe Base64 without padding. No character in it means anything to a shell or to a Compose file.
