@@ -9,13 +9,14 @@ PORT ?= 8501
 # pytest's exit code where ARGS choose tests of the one kind alone. Browsers want the processor for themselves.
 NONE_CHOSEN := 5
 
-.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large audit cluster bench-cluster
+.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large test-wheel audit cluster bench-cluster
 
 help:
 	@echo "make run    the dashboard on http://$(ADDRESS):$(PORT), with the embedded server;"
 	@echo "            make run EMBEDCACHE_URL=redis://localhost:6379 uses a server of yours"
 	@echo "make test   all tests, on real servers and in a real browser"
 	@echo "make test-large  one batch of 100,000 entries: how long the server is held up, and how much memory it takes"
+	@echo "make test-wheel  the built wheel, installed where nothing else is: the dashboard, types, other Pythons"
 	@echo "make cluster  many of those tests once more on a Redis Cluster, with longer failovers and moves of slots"
 	@echo "make lint   ruff (flake8-bandit's rules among its own), mypy --strict, import contracts"
 	@echo "make format ruff's formatting and safe fixes"
@@ -38,6 +39,9 @@ test: $(VENV)/.dev browser
 
 test-large: $(VENV)/.dev
 	EMBEDCACHE_TEST_BATCH=100000 $(BIN)/python -m pytest tests/test_large_batches.py $(ARGS)
+
+test-wheel: $(VENV)/.dev browser
+	$(BIN)/python -m pytest tests/wheel $(ARGS)
 
 # Tests of what a Cluster can do, too: not of one server's words about itself, of its replicas, of programs of others.
 ON_CLUSTER := audit cluster_failover contract convert editing flight_locks inspector removal removal_ends restore sampling \
