@@ -34,7 +34,7 @@ cache = EmbeddingsCache(name="docs", ttl=3600)
 key: str = cache.set("text", "model", [0.1, 0.2])
 entry = cache.get("text", "model")
 if entry is not None:
-    found: str = entry["text"]
+    found: str | bytes = entry["text"]
 vectorizer = HFTextVectorizer(cache=cache)
 """
 
