@@ -17,13 +17,33 @@ VERSIONS = [line.rpartition(" ")[2] for line in PROJECT["project"]["classifiers"
 OUR_OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Whose wheels there are for every Python; of a model's, there may be none.
 EXTRAS = "server,parquet,jsonl,prometheus,progress"
-TOOLS = ["hypothesis", "pytest", "pytest-asyncio", "pytest-timeout"]
-ROOMS = (
-    "cache codec connection contract filtering flight_locks index keyspace metadata near operations prometheus removal "
-    "single_flight ttl vectorizers walking"
+TOOLS = ["hypothesis", "pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist"]
+TESTS = " ".join(
+    f"tests/{name}.py"
+    for name in (
+        "test_cache",
+        "test_codec",
+        "test_connection",
+        "test_contract",
+        "test_filtering",
+        "test_flight_locks",
+        "test_index",
+        "test_keyspace",
+        "test_metadata",
+        "test_near",
+        "test_operations",
+        "test_prometheus",
+        "test_removal",
+        "test_single_flight",
+        "test_ttl",
+        "test_vectorizers",
+        "test_walking",
+        "embedded/test_sharing",
+        "statistics/test_counters",
+        "statistics/test_counting",
+        "statistics/test_delivery",
+    )
 )
-FOLDERS = "statistics/test_counters.py statistics/test_counting.py statistics/test_delivery.py embedded/test_sharing.py"
-TESTS = [*(f"test_{room}.py" for room in ROOMS.split()), *FOLDERS.split()]
 SECONDS = 900
 
 
@@ -48,16 +68,8 @@ def test_the_core_works_on(version: str, archives: Archives, tmp_path: Path) -> 
     environment.install(f"{archives.wheel}[{EXTRAS}]", *TOOLS)
     source = archives.unpack(tmp_path / "source")
     shutil.rmtree(source / "embedcache")  # what is installed is tested, and not what lies beside the tests
-    words = [
-        "-o",
-        "pythonpath=",
-        "-m",
-        "not (model or browser)",
-        "--quiet",
-        "-r",
-        "fE",
-        *(f"tests/{name}" for name in TESTS),
-    ]
+    words = f"{TESTS} --override-ini pythonpath= --numprocesses auto --dist loadfile --quiet -r fE".split()
+    words += ["-m", "not (model or browser)"]
     told = run([str(environment.command("pytest")), *words], SECONDS, env=alone(tmp_path), cwd=source)
     assert " passed" in told.splitlines()[-1]
     print(version, told.splitlines()[-1])
