@@ -96,7 +96,7 @@ def test_without_extras_it_imports_and_says_how_to_get_the_dashboard(bare: Envir
     done = subprocess.run(
         words, cwd=tmp_path, env=alone(tmp_path), capture_output=True, text=True, timeout=SECONDS, check=False
     )
-    assert done.returncode not in {0, 2}
+    assert done.returncode != 0
     assert "Traceback" not in done.stderr
     told = re.sub(r"[\s│]+", " ", done.stderr)  # a terminal's width may break it, in a box
     assert "streamlit" in told
