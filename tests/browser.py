@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, expect
 from playwright.sync_api import Error as PlaywrightError
+from servers import free_port
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 60
@@ -60,7 +60,7 @@ def dashboard(url: str, log: Path, script: Path = ROOT / "dashboard.py") -> Iter
         log: A file for what it prints.
         script: What to run in its place.
     """
-    port = _free_port()
+    port = free_port()
     options = ["--server.headless=true", "--server.fileWatcherType=none", f"--server.port={port}"]
     command = [sys.executable, "-m", "streamlit", "run", str(script), *options]
     with (
@@ -92,12 +92,6 @@ def unfold(page: Page, title: str) -> None:
     page.get_by_test_id("stExpander").filter(has_text=title).evaluate(
         "expander => Promise.all(expander.getAnimations({subtree: true}).map(each => each.finished.catch(() => null)))"
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], address: str, log: Path) -> None:

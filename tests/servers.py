@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -19,7 +20,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-START_SECONDS = 20
+START_SECONDS = 60
 STOP_SECONDS = 5
 
 
@@ -182,7 +183,22 @@ def running(kind: str, *options: str, port: int = 0, password: str | None = None
         server.remove()
 
 
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody else gets as long as this process lives, and that a server may listen at.
+
+    On Linux a socket that is bound and does not listen keeps the system from giving the port to another, as a free one
+    or as a client's own, and does not hinder a server that sets SO_REUSEADDR, as all here do. Until then connections
+    to it are refused.
+    """
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    port = int(probe.getsockname()[1])
+    if sys.platform == "linux":
+        _reserved.append(probe)
+    else:
+        probe.close()
+    return port
