@@ -14,8 +14,8 @@ from servers import Server, ServerNotFoundError, free_port, is_statistics
 from embedcache.cluster.slots import SLOTS, slot_of
 
 PRIMARIES = 3
-NODE_TIMEOUT_MS = 1_000
-READY_SECONDS = 30
+NODE_TIMEOUT_MS = 2_000  # a busy machine may keep a node from the processor for a while
+READY_SECONDS = 60
 _POLL_SECONDS = 0.02
 
 

@@ -16,7 +16,8 @@ from embedcache import BreakerPolicy, CacheUnavailableError
 
 EAGER = BreakerPolicy(failures=2, first_pause=0.05, longest_pause=0.1)
 NEVER_ASKS = BreakerPolicy(failures=2, first_pause=600, longest_pause=600)
-QUICK = {"socket_timeout": 0.2, "socket_connect_timeout": 0.2}
+QUICK = {"socket_timeout": 1, "socket_connect_timeout": 1}
+"""Longer than a server that is well may be kept from the processor of a busy machine."""
 
 
 def wait_until(is_so: Callable[[], object], seconds: float = 20) -> bool:

@@ -107,7 +107,7 @@ def test_nobody_waits_for_a_server_that_is_stopped_once_the_first_have(caller: W
         assert "Timeout" in fails(cache, 2)
         started = time.perf_counter()
         fails(cache, 100)
-        assert time.perf_counter() - started < 10  # 20 s, if each waited
+        assert time.perf_counter() - started < 50  # 100 s, if each waited
         resume(server)
 
 
@@ -139,7 +139,7 @@ def test_how_often_it_is_tried_is_a_setting_for_both_kinds_of_client(caller: Wra
 
 
 def test_those_who_wait_for_a_connection_leave_when_it_opens() -> None:
-    settings = {"socket_timeout": 0.5, "max_connections": 2}
+    settings = {"socket_timeout": 2, "max_connections": 2}
 
     async def ask(cache: EmbeddingsCache) -> list[Any]:
         return await asyncio.gather(*(cache.amget(["a"], MODEL) for _ in range(40)), return_exceptions=True)
@@ -149,7 +149,7 @@ def test_those_who_wait_for_a_connection_leave_when_it_opens() -> None:
         stop(server)
         started = time.perf_counter()
         assert {type(found) for found in asyncio.run(ask(cache))} == {CacheUnavailableError}
-        assert time.perf_counter() - started < 5  # one after another they would take 10 s
+        assert time.perf_counter() - started < 20  # one after another they would take 40 s
         resume(server)
         cache.connection.forget_outage()
         assert asyncio.run(ask(cache)) == [[None]] * 40

@@ -47,7 +47,7 @@ def test_one_that_is_silent_is_not_waited_for_longer_than_another_server(embedde
     try:
         started = time.perf_counter()
         fails(embedded, 100)
-        assert time.perf_counter() - started < 10  # 20 s, if each waited
+        assert time.perf_counter() - started < 50  # 100 s, if each waited
         assert embedded.cache.connection.outage is not None
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -30,7 +30,7 @@ COUNT = 300
 LONG = os.environ.get("EMBEDCACHE_TEST_CLUSTER") == "1"
 """`make cluster`: each primary in turn is killed, and hundreds of slots are moved."""
 WORKERS = 3
-PATIENCE_SECONDS = 40
+PATIENCE_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ def test_work_goes_on_after_a_primary_was_killed(breakable: ClusterOfServers, vi
         load.wait_for_rounds(5)
         assert len(load.errors) == seen
     assert not load.wrong
-    assert load.slowest < PATIENCE_SECONDS / 4
+    assert load.slowest < PATIENCE_SECONDS / 2
     dead.stop()
     dead.start()  # it finds its folder as it was, and becomes a replica
     breakable.wait_until_whole(replicas=3)
@@ -264,11 +264,11 @@ def test_calls_fail_soon_while_a_primary_has_no_successor() -> None:
         dead = cluster.primary_of(keys[0])
         dead.kill()
         started = time.monotonic()
-        for _ in range(5):
+        for _ in range(20):
             with pytest.raises(CacheUnavailableError, match=r"redis\+cluster://"):
                 cache.mget(texts(100), MODEL)
             with pytest.raises(CacheUnavailableError):
                 asyncio.run(cache.aget_by_key(keys[0]))
             with pytest.raises(CacheUnavailableError):
                 cache.clear()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30  # 60 calls: more than a minute if each waited

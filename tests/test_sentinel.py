@@ -17,7 +17,7 @@ import redis.asyncio
 import redis.asyncio.sentinel
 import redis.sentinel
 from calling import Caller
-from sentinels import SERVICE, Group, wait_until, watched
+from sentinels import SERVICE, Group, Sentinel, wait_until, watched
 from servers import BINARIES, Server, free_port
 from working import MODEL, VECTOR, awaits, items, works
 
@@ -28,6 +28,8 @@ from embedcache.urls import mask_password, parse
 
 PASSWORD = "s3cret-word"  # noqa: S105 - of servers that live as long as their test
 THEIRS = "0ther-word"
+FAILOVER_SECONDS = 80
+"""A sentinel that a busy machine kept from working holds its hands for 30 s."""
 
 
 # ------------------------------------------------------------------------------------------------ addresses
@@ -284,11 +286,11 @@ def test_work_goes_on_after_a_failover(group: Group) -> None:
         try:
             wait_until(lambda: min(load.done) > 5 and near.near_state.tracked, "work before the failover")
             primary.kill()
-            wait_until(lambda: old not in group.named(), "a failover", 40)
+            wait_until(lambda: old not in group.named(), "a failover", FAILOVER_SECONDS)
             before = list(load.done)
             enough = lambda: all(now > then + 10 for now, then in zip(load.done, before, strict=True))  # noqa: E731
-            wait_until(enough, "work after the failover", 40)
-            wait_until(lambda: near.near_state.tracked, "word of others' writes after the failover", 40)
+            wait_until(enough, "work after the failover", FAILOVER_SECONDS)
+            wait_until(lambda: near.near_state.tracked, "word of others' writes after the failover", FAILOVER_SECONDS)
         finally:
             load.over.set()
         for each in running:
@@ -311,11 +313,19 @@ def test_statistics_outlast_a_failover(group: Group) -> None:
         wait_until(lambda: len(group.named()) == 1, "agreement")
         (old,) = group.named()
         wait_until(group.is_acquainted, "that all servers are back")
-        wait_until(lambda: group.sentinels[0].raw.execute_command("SENTINEL FAILOVER", SERVICE), "a failover", 40)
-        wait_until(lambda: old not in group.named(), "that all sentinels name the new one", 40)
+        wait_until(lambda: fails_over(group.sentinels[0], old), "a failover", FAILOVER_SECONDS)
+        wait_until(lambda: old not in group.named(), "that all sentinels name the new one", FAILOVER_SECONDS)
         cache.get("a", MODEL)
         wait_until(lambda: flushed(cache), "statistics on the new primary")
         assert cache.stats("all").hits == 2
+
+
+def fails_over(sentinel: Sentinel, old: int) -> bool:
+    """Whether it names another primary; asks for that until it does, for one failover may come to nothing."""
+    if sentinel.named() != old:
+        return True
+    sentinel.raw.execute_command("SENTINEL FAILOVER", SERVICE)  # an error where one is under way
+    return False
 
 
 def flushed(cache: EmbeddingsCache) -> bool:

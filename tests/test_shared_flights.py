@@ -147,13 +147,13 @@ def test_of_a_holder_that_dies_another_takes_over(cache: EmbeddingsCache, other:
     os.kill(process.pid, signal.SIGKILL)
     began = time.monotonic()
     np.testing.assert_array_equal(vectorizer_of(model, cache).embed("a"), vector_of("a"))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # half of what nobody waits longer than
     assert model.asked == ["a"]
 
 
 def test_a_holder_that_takes_long_keeps_its_lock(cache: EmbeddingsCache, other: Callable[..., Any]) -> None:
     model = Model()
-    other("a", seconds=2.5, lock_seconds=0.6)
+    other("a", seconds=5, lock_seconds=2)  # the lock is prolonged in time on a busy machine, too
     assert vectorizer_of(model, cache).embed_report(["a"]).flights_saved == 1
     assert model.asked == []
 
@@ -180,18 +180,20 @@ def test_nobody_waits_for_ever(cache: EmbeddingsCache, valkey: Server, monkeypat
     model = Model()
     began = time.monotonic()
     np.testing.assert_array_equal(vectorizer_of(model, cache).embed("a"), vector_of("a"))
-    assert 0.2 < time.monotonic() - began < 5
+    assert 0.2 < time.monotonic() - began < 30
     assert model.asked == ["a"]
     assert valkey.raw.get(key) == b"somebody who never ends"
 
 
 async def test_a_loop_goes_on_while_its_tasks_wait(cache: EmbeddingsCache, other: Callable[..., Any]) -> None:
-    other("a", seconds=0.5)
+    other("a", seconds=1.5)
     model = Model()
     waiting = asyncio.create_task(vectorizer_of(model, cache).aembed("a"))
-    began = time.monotonic()
-    await asyncio.sleep(0.05)
-    assert time.monotonic() - began < 0.4
+    turns = 0
+    while not waiting.done():
+        await asyncio.sleep(0.01)
+        turns += 1
+    assert turns > 5  # one or two, if the loop stood still meanwhile
     np.testing.assert_array_equal(await waiting, vector_of("a"))
     assert model.asked == []
     await cache.aclose()

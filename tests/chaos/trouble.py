@@ -111,7 +111,9 @@ class Trouble:
     # ---------------------------------------------------------------------------------------- memory
 
     def _allowed_loss(self) -> float:
-        busy = self._server.raw.info("persistence")["aof_delayed_fsync"]
+        said = self._server.raw.info("persistence")
+        # Counted only once writing was put off for two seconds; until then a sync is under way.
+        busy = said["aof_delayed_fsync"] or said["aof_pending_bio_fsync"]
         return ALLOWED_LOSS_ON_A_BUSY_DISK_SECONDS if busy else ALLOWED_LOSS_SECONDS
 
     def _look_for_what_was_acknowledged_before(self, ended: float, allowed: float) -> None:
