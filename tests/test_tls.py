@@ -33,15 +33,15 @@ class Secured:
     port: int
     ca: Path
     other_ca: Path
-    client: dict[str, str]
-    strangers: dict[str, str]
-    locked: dict[str, str]
+    client: dict[str, Any]
+    strangers: dict[str, Any]
+    locked: dict[str, Any]
 
     def url(self, host: str = "localhost") -> str:
         return f"rediss://:{PASSWORD}@{host}:{self.port}"
 
     @property
-    def fitting(self) -> dict[str, str]:
+    def fitting(self) -> dict[str, Any]:
         return {"ssl_ca_certs": str(self.ca), **self.client}
 
 
@@ -64,8 +64,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         )
 
 
-def _named(certificate: Path, key: Path) -> dict[str, str]:
-    return {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
+def _named(certificate: Path, key: Path) -> dict[str, Any]:
+    """Settings; a busy machine may take longer than the usual second to shake hands."""
+    return {"ssl_certfile": str(certificate), "ssl_keyfile": str(key), "socket_connect_timeout": 20}
 
 
 # ------------------------------------------------------------------------------------------------ what works
@@ -143,9 +144,9 @@ async def test_clients_that_were_passed_in_have_a_twin_by_tls(secured: Secured) 
 # ------------------------------------------------------------------------------------------------ what does not
 
 
-def refusals(secured: Secured) -> dict[str, tuple[str, dict[str, str], str]]:
+def refusals(secured: Secured) -> dict[str, tuple[str, dict[str, Any], str]]:
     """Host, settings, and what is said."""
-    ca = {"ssl_ca_certs": str(secured.ca)}
+    ca = {"ssl_ca_certs": str(secured.ca), "socket_connect_timeout": 20}
     return {
         "another CA": (
             "localhost",
