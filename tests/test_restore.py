@@ -144,7 +144,7 @@ def change_line(file: Path, row: int, change: Callable[[dict[str, Any]], Any]) -
     lines = file.read_text().splitlines()
     entry = json.loads(lines[row - 1])
     changed = change(entry)
-    lines[row - 1] = changed if isinstance(changed, str) else json.dumps(entry)
+    lines[row - 1] = changed if isinstance(changed, str) else json.dumps(entry, separators=(",", ":"))
     file.write_text("\n".join(lines) + "\n")
 
 
@@ -195,6 +195,51 @@ def test_a_spoilt_line_is_named_and_nothing_of_its_batch_is_written(
     assert raised.value.row == 1_100
     assert "the 1,000 rows before its batch are done and stay. Export the cache again" in str(raised.value)
     assert len(valkey.raw.keys()) == 1_000
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "no pyarrow"])
+@pytest.mark.parametrize("taken", [1, -1])
+def test_a_number_that_moved_to_the_next_line_is_missed(
+    connection: RedisConnection, jsonl: Path, taken: int, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if library == "no pyarrow":
+        monkeypatch.setattr("embedcache.transfer.jsonl.csv", None)
+    numbers: list[float] = []
+    change_line(jsonl, 7, lambda entry: numbers.extend(entry["vector"]) or entry.update(vector=numbers[:-taken]))
+    change_line(jsonl, 8, lambda entry: entry.update(vector=numbers[:taken] + entry["vector"]))
+    if taken < 0:
+        change_line(jsonl, 7, put(vector=[*numbers, 0.5]))
+        change_line(jsonl, 8, lambda entry: entry.update(vector=[1.0, 2.0, 3.0]))
+    with pytest.raises(TransferError, match=r"^row 7: the vector has . components, and its dimension is 4"):
+        transfer.restore_entries(connection, "c", jsonl)
+
+
+@pytest.mark.parametrize(
+    "vector", ["[1,2,3,]", "[1,2,,3]", "[1,2,3,nan]", "[1,2,3,1e400]", '[1,2,3,"4"]', "[1,2,3\r4]", "[1,2,3,true]"]
+)
+def test_what_is_no_number_is_not_read_as_one(connection: RedisConnection, jsonl: Path, vector: str) -> None:
+    change_line(
+        jsonl, 7, lambda entry: json.dumps(entry | {"vector": 0}, separators=(",", ":"))[: -len("0}")] + vector + "}"
+    )
+    with pytest.raises(TransferError, match=r"^row 7: .*; nothing was written"):
+        transfer.restore_entries(connection, "c", jsonl)
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "no pyarrow"])
+def test_lines_are_read_alike_with_pyarrow_and_without(
+    valkey: Server, connection: RedisConnection, tmp_path: Path, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if library == "no pyarrow":
+        monkeypatch.setattr("embedcache.transfer.jsonl.csv", None)
+    for dtype in ("float32", "float64", "float16", "int8"):
+        with cache(valkey, dtype=dtype) as opened:
+            metadata = {"vector": [1], "a": {"b": 1, "vector": [2]}, ',"vector":[': ',"vector":['}
+            opened.set(f"{dtype} text", "m", [0.1, -1e-20, 3e20 if dtype == "float32" else 3e2], metadata)
+    before = {key: valkey.raw.get(key) for key in valkey.raw.scan_iter()}
+    transfer.export_entries(connection, "c", tmp_path / "a.jsonl", file_format="jsonl")
+    valkey.raw.flushall()
+    transfer.restore_entries(connection, "c", tmp_path / "a.jsonl")
+    assert {key: valkey.raw.get(key) for key in valkey.raw.scan_iter()} == before
 
 
 def test_a_spoilt_first_batch_writes_nothing(valkey: Server, connection: RedisConnection, jsonl: Path) -> None:
@@ -280,6 +325,17 @@ SPOILT_COLUMNS: dict[str, tuple[str, list[Any], str]] = {
     "metadata of words": ("metadata", ["words"], "the metadata is not JSON"),
     "metadata that is a list": ("metadata", ["[1]"], "metadata is a dict or None, not list"),
     "metadata with NaN": ("metadata", ['{"a": NaN}'], "which JSON has no word for"),
+    "metadata with infinity": ("metadata", ['{"a": [-Infinity]}'], "which JSON has no word for"),
+    "metadata with a number too large": ("metadata", ['{"a": 1e400}'], "which JSON has no word for"),
+    "metadata with an integer too long": ("metadata", ['{"a": 99999999999999999999}'], "more than 64 bits"),
+    "metadata with half a character": ("metadata", ['{"a": "\\ud800"}'], "lone surrogates"),
+    "another entry's id": ("entry_id", ["0" * 64], "the entry id is not that of the text and the model"),
+    "a short id": ("entry_id", ["abc"], "the entry id is not that of the text and the model"),
+    "another model": ("model_name", ["other"], "those of its model are not in the file's list"),
+    "a dtype of nobody": ("dtype", ["bfloat16"], "dtype is one of float32"),
+    "int8 without its scale": ("dtype", ["int8"], "not made of whole multiples of its scale"),
+    "a time far off": ("expires_at", [1e300], "expires_at is 1e.300, which is not a time"),
+    "a blank text": ("text", [" "], "the text is empty or blank"),
     "deep metadata": ("metadata", ["[" * 100_000], "the metadata is not JSON"),
     "a TTL of nought": ("ttl", [0], "a TTL is from 1 to"),
     "a time that is none": ("inserted_at", [float("inf")], "inserted_at is inf, which is not a time"),

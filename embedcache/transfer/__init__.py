@@ -217,7 +217,7 @@ def _read_batches(
     while chunk := space.owned_keys(list(islice(wanted, size))):
         found = connection.drive(read_values(able, chunk))
         expires_at = [None if left < 0 else found.now + left / 1000 for left in found.milliseconds]
-        yield found, unpack_values(space, chunk, found.values, expires_at)
+        yield found, unpack_values(chunk, found.values, expires_at)
         size = _next_size(size, found.values)
 
 
@@ -297,7 +297,10 @@ def restore_entries(
         footer = chosen.read_footer(file)
         tell(0, footer.entries)
         try:
-            with reading_ahead(_packed_batches(space, footer, chosen.read_entries(file, CHUNK_ENTRIES))) as batches:
+            with (
+                reading_ahead(chosen.read_entries(file, CHUNK_ENTRIES)) as read,
+                reading_ahead(_packed_batches(space, footer, read)) as batches,
+            ):
                 for packed in batches:
                     with closing(dropping(cache_name, write_entries(able, packed, on_conflict))) as operation:
                         late, written = connection.drive(operation)

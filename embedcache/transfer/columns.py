@@ -12,8 +12,10 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
+import msgpack
 import numpy as np
 import numpy.typing as npt
 
@@ -27,6 +29,9 @@ _SCALE: Final = struct.Struct("<f")
 _LARGEST_CODE: Final = 128
 _ID_DIGITS: Final = 64
 _NOT_JSON: Final = ""
+_NO_METADATA: Final = pack_metadata(None)
+_NOT_FINITE: Final = (b"\x7f\xf0", b"\xff\xf0", b"\x7f\xf8", b"\xff\xf8")
+"""How floats begin that are infinite or NaN. Others, and texts, may hold the same bytes."""
 _LONG_METADATA: Final = MAX_METADATA_BYTES // 4  # characters; one takes four bytes at most
 _LAST_MILLISECOND: Final = 2**53
 """Later times are none that a float64 holds to the millisecond, and none that a server takes."""
@@ -72,39 +77,54 @@ class EntryColumns:
         return zip(*(getattr(self, each.name) for each in fields(self)), strict=True)
 
 
+def cut(numbers: FloatArray, lengths: npt.NDArray[np.integer[Any]]) -> list[FloatArray]:
+    """Numbers as vectors of these lengths. np.split takes ten times as long."""
+    ends = np.cumsum(lengths).tolist()
+    return [numbers[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
 # ------------------------------------------------------------------------------------------------ out of values
 
 
 def unpack_values(
-    space: Keyspace, keys: Sequence[str], values: Sequence[bytes | None], expires_at: Sequence[float | None]
+    keys: Sequence[str], values: Sequence[bytes | None], expires_at: Sequence[float | None]
 ) -> EntryColumns:
     """The entries that these values hold. Left out is what could not be stored again.
 
     That is a value that is damaged, of another key, or holds what the cache's own methods would have refused.
     """
-    columns = EntryColumns()
     with np.errstate(over="ignore"):  # of the sum that tells whether a vector is finite
-        for key, value, expiry in zip(keys, values, expires_at, strict=True):
-            if value is None or (head := _sound_head(space, key, value)) is None:
-                continue
-            vector = _vector(value, head)
-            metadata = None if head.metadata is None else _metadata_to_json(head.metadata)
-            if vector is None or metadata == _NOT_JSON:
-                continue
-            columns.entry_ids.append(key[-_ID_DIGITS:])
-            columns.texts.append(head.text)
-            columns.model_names.append(head.model_name)
-            columns.vectors.append(vector)
-            columns.dtypes.append(head.dtype.name)
-            columns.scales.append(_SCALE.unpack_from(value, head.vector_offset)[0] if head.dtype.scaled else None)
-            columns.metadata.append(metadata)
-            columns.inserted_at.append(head.inserted_at)
-            columns.ttls.append(head.ttl)
-            columns.expires_at.append(expiry)
-    return columns
+        rows = [
+            row
+            for key, value, expiry in zip(keys, values, expires_at, strict=True)
+            if value is not None and (row := _row(key, value, expiry)) is not None
+        ]
+    return EntryColumns(*map(list, zip(*rows, strict=True))) if rows else EntryColumns()
 
 
-def _sound_head(space: Keyspace, key: str, value: bytes) -> codec.Head | None:
+def _row(key: str, value: bytes, expires_at: float | None) -> tuple[Any, ...] | None:
+    """An entry's values in the order of the columns, or None where it could not be stored again."""
+    if (head := _sound_head(key, value)) is None:
+        return None
+    vector = _vector(value, head)
+    metadata = None if head.metadata is None else _metadata_to_json(head.metadata)
+    if vector is None or metadata == _NOT_JSON:
+        return None
+    return (
+        key[-_ID_DIGITS:],
+        head.text,
+        head.model_name,
+        vector,
+        head.dtype.name,
+        _SCALE.unpack_from(value, head.vector_offset)[0] if head.dtype.scaled else None,
+        metadata,
+        head.inserted_at,
+        head.ttl,
+        expires_at,
+    )
+
+
+def _sound_head(key: str, value: bytes) -> codec.Head | None:
     """The head of a whole value that belongs under this key and that could be stored again."""
     if not codec.is_sound(value) or (head := codec.decode_head(value)) is None or not _is_time(head.inserted_at):
         return None
@@ -112,7 +132,7 @@ def _sound_head(space: Keyspace, key: str, value: bytes) -> codec.Head | None:
         identity = encode_text(head.text) + _model_suffix(head.model_name)
     except InvalidInputError:
         return None
-    return head if space.key(identity) == key else None
+    return head if key.endswith(sha256(identity).hexdigest()) else None
 
 
 @lru_cache(maxsize=256)  # a cache has few models
@@ -120,16 +140,25 @@ def _model_suffix(model_name: str) -> bytes:
     return b":" + encode_model_name(model_name)
 
 
+_to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+"""As `json.dumps`, which makes an encoder anew for each entry."""
+
+
 def _metadata_to_json(metadata: Metadata) -> str:
     """Metadata as JSON, or `_NOT_JSON` where it could not be stored again."""
     try:
-        text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _to_json(metadata)
         # Only what looks deep or long is checked in full, which takes longer than all the rest.
-        if len(text) > _LONG_METADATA or text.count("{") + text.count("[") > MAX_DEPTH:
+        if _looks_large(text):
             pack_metadata(metadata)
     except (TypeError, ValueError, RecursionError):
         return _NOT_JSON
     return text
+
+
+def _looks_large(text: str) -> bool:
+    """Whether metadata in JSON's text may be too deep or too long to be stored."""
+    return len(text) > _LONG_METADATA or text.count("{") + text.count("[") > MAX_DEPTH
 
 
 def _vector(value: bytes, head: codec.Head) -> FloatArray | None:
@@ -175,15 +204,16 @@ def pack_columns(space: Keyspace, columns: EntryColumns, first_row: int) -> Pack
     Raises:
         TransferError: One of them cannot be stored, or is not what the file says; it names the row.
     """
-    packed = PackedEntries([], [], [], [])
+    packed = PackedEntries([], [], [], columns.inserted_at)
+    prefix = f"{space.name}:"
     vectors = _stored_vectors(columns, first_row)
+    dtypes = {name: codec.stored_dtype(name) for name in set(columns.dtypes)}
     for row, (vector, entry) in enumerate(zip(vectors, columns.rows(), strict=True), first_row):
         entry_id, text, model_name, _, dtype, _, metadata, inserted_at, ttl, expires_at = entry
         try:
             encoded, suffix = encode_text(text), _model_suffix(model_name)
             identity = encoded + suffix
-            key = space.key(identity)
-            if not key.endswith(entry_id) or len(entry_id) != _ID_DIGITS:
+            if entry_id != sha256(identity).hexdigest():
                 raise TransferError("the entry id is not that of the text and the model", row=row)
             tag = codec.tag_prefix(len(encoded), len(suffix) - 1, isinstance(text, bytes)) + identity
             rest = codec.pack_rest(_time(inserted_at, "inserted_at"), _packed_metadata(metadata))
@@ -191,10 +221,9 @@ def pack_columns(space: Keyspace, columns: EntryColumns, first_row: int) -> Pack
             expiry = None if expires_at is None else round(_time(expires_at, "expires_at") * 1000)
         except InvalidInputError as error:
             raise TransferError(str(error), row=row) from error
-        packed.keys.append(key)
-        packed.values.append(codec.encode(tag, vector, codec.stored_dtype(dtype), seconds, rest))
+        packed.keys.append(prefix + entry_id)
+        packed.values.append(codec.encode(tag, vector, dtypes[dtype], seconds, rest))
         packed.expires_at.append(expiry)
-        packed.inserted_at.append(inserted_at)
     return packed
 
 
@@ -205,13 +234,26 @@ def _seconds(ttl: int) -> int:
 
 def _packed_metadata(text: str | None) -> bytes:
     if text is None:
-        return pack_metadata(None)
+        return _NO_METADATA
     try:
-        return pack_metadata(json.loads(text))
+        metadata = json.loads(text)
+        # What JSON has no word for is looked for one by one only where there may be some.
+        return _packed_at_once(metadata, text) or pack_metadata(metadata)
     except (ValueError, RecursionError) as error:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError("the metadata is not JSON") from error
+
+
+def _packed_at_once(metadata: object, text: str) -> bytes | None:
+    """What `pack_metadata` gives for what JSON's text was parsed to; None where it may refuse that."""
+    if not isinstance(metadata, dict) or _looks_large(text):
+        return None
+    try:
+        packed: bytes = msgpack.packb(metadata)
+    except (ValueError, OverflowError):  # lone surrogates, and integers of more than 64 bits
+        return None
+    return None if any(bits in packed for bits in _NOT_FINITE) else packed
 
 
 def _time(seconds: float, name: str) -> float:

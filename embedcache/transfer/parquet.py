@@ -13,14 +13,13 @@ from contextlib import suppress
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped] # it ships no types
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from embedcache.entry import FloatArray, Text
 from embedcache.errors import TransferError
-from embedcache.transfer.columns import EntryColumns
+from embedcache.transfer.columns import EntryColumns, cut
 from embedcache.transfer.footer import NOT_AN_EXPORT, Footer, footer_from_json
 from embedcache.transfer.whole_files import Draft
 
@@ -179,7 +178,7 @@ def _widened(table: pa.Table, wanted: _VectorType) -> pa.Table:
     position = table.schema.get_field_index("vector")
     lists = table.column(position).combine_chunks()
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-    vectors = _cut(lists.flatten().to_numpy(zero_copy_only=False), lengths)
+    vectors = cut(lists.flatten().to_numpy(zero_copy_only=False), lengths)
     field = _schema(wanted).field("vector")
     return table.set_column(position, field, _to_lists(vectors, wanted))
 
@@ -318,10 +317,4 @@ def _vectors(lists: pa.Array, dimensions: list[int], first_row: int) -> list[Flo
             row=first_row + int(wrong[0]),
         )
     # A missing number becomes NaN, which is refused where vectors are packed.
-    return _cut(lists.flatten().to_numpy(zero_copy_only=False), lengths)
-
-
-def _cut(numbers: FloatArray, lengths: npt.NDArray[np.integer[Any]]) -> list[FloatArray]:
-    """Numbers as vectors of these lengths. np.split takes ten times as long."""
-    ends = np.cumsum(lengths).tolist()
-    return [numbers[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return cut(lists.flatten().to_numpy(zero_copy_only=False), lengths)
