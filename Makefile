@@ -10,6 +10,7 @@ PORT ?= 8501
 NONE_CHOSEN := 5
 
 .PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large test-wheel audit cluster bench-cluster
+.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large audit cluster bench-cluster bench-transfer
 
 help:
 	@echo "make run    the dashboard on http://$(ADDRESS):$(PORT), with the embedded server;"
@@ -28,6 +29,7 @@ help:
 	@echo "make chaos  four processes embed while their server is killed, stopped and filled, for five minutes;"
 	@echo "            make chaos ARGS=\"--seconds 60\" for one"
 	@echo "make bench-cluster    batches on a Redis Cluster beside a single server"
+	@echo "make bench-transfer   export and restore: entries per second, memory; ARGS=\"--entries 1000000\" for a million"
 	@echo "make screenshots      the pictures in README and docs, taken anew"
 
 run: $(VENV)/.run
@@ -86,6 +88,9 @@ chaos: $(VENV)/.dev
 
 bench-cluster: $(VENV)/.dev
 	$(BIN)/python benchmarks/cluster.py $(ARGS)
+
+bench-transfer: $(VENV)/.dev
+	$(BIN)/python benchmarks/transfer.py $(ARGS)
 
 screenshots: browser
 	$(BIN)/python tests/take_screenshots.py

@@ -1,0 +1,145 @@
+"""How fast entries are exported and restored, and what memory the process takes that does it.
+
+    python benchmarks/transfer.py [--entries 100000] [--dimension 384] [--formats parquet jsonl]
+
+Fills a private embedded server with the entries of `fill.py`. For each format, three processes follow one another: one
+exports all entries, one restores them to the emptied server, one restores them again, where all are there already and
+are skipped. What a process imports is not timed. Memory is the most that the whole process took, its imports included.
+The figures are printed, and written to `benchmarks/results/transfer.json` together with what they were taken on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fill import entries
+from side_by_side.environment import describe
+
+from embedcache import EmbeddingsCache, transfer
+from embedcache.operations import checked_all
+
+RESULTS = Path(__file__).parent / "results" / "transfer.json"
+CACHE = "transfer"
+GOAL_ENTRIES = 50_000
+GOAL_BYTES = 500_000_000
+FORMATS = ("parquet", "jsonl")
+LIBRARIES = ("pyarrow", "orjson")
+STEPS = ("export", "restore", "restore again")
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has taken.
+
+    Linux's own number of it: what `getrusage` says there includes the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def work(step: str, url: str, file: Path) -> dict[str, float]:
+    """Does one step in this process; returns its entries, seconds, processor seconds and peak of memory."""
+    with EmbeddingsCache(CACHE, redis_url=url, stats=False) as cache:
+        cache.connection.drive(checked_all(("PING",)))
+        import_module(f"embedcache.transfer.{file.suffix[1:]}")
+        started, busy = time.monotonic(), time.process_time()
+        if step == "export":
+            done = transfer.export_entries(cache.connection, CACHE, file, file_format=file.suffix[1:]).entries
+        else:
+            report = transfer.restore_entries(cache.connection, CACHE, file)
+            done = report.restored + report.skipped_existing
+        seconds, busy = time.monotonic() - started, time.process_time() - busy
+    return {"entries": done, "seconds": seconds, "processor_seconds": busy, "peak_bytes": peak_bytes()}
+
+
+def fill(url: str, count: int, dimension: int) -> None:
+    """Fills the cache as `fill.py` does."""
+    with EmbeddingsCache(CACHE, redis_url=url, stats=False) as cache:
+        for batch in entries(cache, count, dimension, time.time()):
+            cache.connection.drive(checked_all(*batch))
+
+
+def empty(url: str) -> None:
+    """Removes everything from the server."""
+    with EmbeddingsCache(CACHE, redis_url=url, stats=False) as cache:
+        cache.connection.drive(checked_all(("FLUSHALL", "SYNC")))
+
+
+def in_a_process(step: str, url: str, file: Path) -> dict[str, float]:
+    """`work`, in a process of its own."""
+    command = [sys.executable, __file__, "--step", step, "--url", url, "--file", str(file)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return dict(json.loads(done.stdout))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Fills a server and takes every format's steps; prints a line for each, and returns all figures."""
+    url = f"embedded://{folder}/data"
+    rows: list[dict[str, Any]] = []
+    with EmbeddingsCache(CACHE, redis_url=url, stats=False) as held:  # keeps the server running between the processes
+        setting = describe(held.connection.client()) | {"entries": options.entries, "dimension": options.dimension}
+        setting["packages"] |= {name: version(name) for name in LIBRARIES}
+        fill(url, options.entries, options.dimension)
+        print(f"{'':8} {'':14} {'entries/s':>10} {'us each':>8} {'peak MB':>8} {'bytes each':>11}")
+        for file_format in options.formats:
+            file = folder / f"entries.{file_format}"
+            for step in STEPS:
+                if step == "restore":
+                    empty(url)
+                row = {"format": file_format, "step": step, **in_a_process(step, url, file)}
+                row["file_bytes"] = file.stat().st_size
+                rows.append(row)
+                print(line(row), flush=True)
+            file.unlink()
+    return {"environment": setting, "steps": rows}
+
+
+def line(row: dict[str, Any]) -> str:
+    """A measured step as a line of the table."""
+    count = row["entries"]
+    rate, each = count / row["seconds"], 1e6 * row["processor_seconds"] / count
+    missed = [
+        *(["slower than the goal"] if rate < GOAL_ENTRIES else []),
+        *(["more memory than the goal"] if row["peak_bytes"] >= GOAL_BYTES else []),
+    ]
+    return (
+        f"{row['format']:8} {row['step']:14} {rate:10,.0f} {each:8.1f} {row['peak_bytes'] / 1e6:8,.0f}"
+        f" {row['file_bytes'] / count:11,.0f}  {', '.join(missed)}"
+    )
+
+
+def main() -> None:
+    """Measures, prints and writes down; with `--step`, does one step for another process."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--entries", type=int, default=100_000)
+    parser.add_argument("--dimension", type=int, default=384)
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures are written")
+    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        print(json.dumps(work(options.step, options.url, options.file)))
+        return
+    with tempfile.TemporaryDirectory(prefix="embedcache-") as folder:
+        results = measure(options, Path(folder))
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
