@@ -13,10 +13,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -24,10 +23,11 @@ from embedcache.errors import InvalidInputError, ReadOnlyError, ServerReplyError
 from embedcache.inspector import server_info
 from embedcache.keyspace import Keyspace
 from embedcache.near_operations import dropping
-from embedcache.operations import CHUNK_BYTES, CHUNK_ENTRIES, ServerAbilities, checked
-from embedcache.transfer.columns import EntryColumns, PackedEntries, pack_columns, unpack_values
+from embedcache.operations import CHUNK_ENTRIES, ServerAbilities
+from embedcache.transfer.batches import begun, resumed
+from embedcache.transfer.columns import EntryColumns, PackedEntries, pack_columns
 from embedcache.transfer.footer import NOT_AN_EXPORT, Footer, Tally
-from embedcache.transfer.operations import NO_KEY, FoundValues, OnConflict, read_values, write_entries
+from embedcache.transfer.operations import NO_KEY, FoundValues, OnConflict, write_entries
 from embedcache.transfer.reading_ahead import reading_ahead
 from embedcache.transfer.whole_files import Draft, whole_file, writing
 
@@ -38,8 +38,6 @@ FileFormat = Literal["parquet", "jsonl"]
 Tell: TypeAlias = Callable[[int, int | None], object]
 """Told how many entries are done, and of how many where that is known. What it raises ends the work."""
 
-_FIRST_BATCH: Final = 16
-_GROWTH: Final = 4
 _PARQUET_MAGIC: Final = b"PAR1"
 
 
@@ -54,6 +52,7 @@ class ExportReport:
         skipped_unreadable: Values left out: damaged, of another key, or of another kind than an entry's.
         gone: Keys under which there was nothing any more.
         seconds: How long it took.
+        resumed: Keys that an export which ended half-way had read already.
     """
 
     path: Path
@@ -62,6 +61,7 @@ class ExportReport:
     skipped_unreadable: int
     gone: int
     seconds: float
+    resumed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,7 @@ def export_entries(
     *,
     file_format: FileFormat = "parquet",
     replace: bool = False,
+    resume: bool = False,
 ) -> ExportReport:
     """Writes a cache's entries to a file that only its owner may read.
 
@@ -152,9 +153,13 @@ def export_entries(
             and leaves nothing behind.
         file_format: ``parquet`` needs the extra ``parquet``, ``jsonl`` the extra ``jsonl``.
         replace: Whether a file of that name may go; it does when the new one is whole.
+        resume: Whether to keep what was read in ``PATH.partial`` until the file is whole, and to go on with what an
+            export that ended half-way has left there. Which entries are exported is then settled when the first one
+            begins, and those read by it are as they were then.
 
     Raises:
-        TransferError: The file cannot be written, or is there already.
+        TransferError: The file cannot be written, or is there already; or what is to be resumed was of another cache
+            or of other entries.
         InvalidInputError: The name or the format is none.
         ForeignKeyError: A key is not of this cache.
         CacheUnavailableError: The server cannot be reached.
@@ -163,26 +168,36 @@ def export_entries(
     started = time.monotonic()
     space, target = Keyspace(cache_name), Path(path)
     chosen = _format(file_format)
-    total = len(keys) if isinstance(keys, Sized) else None
     count = _Exported()
-    with whole_file(target, replace=replace) as draft:
+    with whole_file(target, replace=replace) as draft, ExitStack() as stack:
         writer = chosen.writer(draft)
-        try:
-            with reading_ahead(_read_batches(connection, space, keys)) as batches:
-                for found, columns in batches:
-                    with writing(target):
-                        writer.write(columns)
-                    count.add(found, columns)
-                    tell(count.done, total)
-            footer = Footer(
-                cache_name, _server_name(connection), count.server_time, count.tally.entries, count.tally.shapes
-            )
-            with writing(target):
-                writer.finish(footer)
-            size = draft.file.tell()
-        finally:
-            writer.close()
-    return ExportReport(target, footer.entries, size, count.unreadable, count.gone, seconds=time.monotonic() - started)
+        stack.callback(writer.close)
+        source = stack.enter_context(
+            resumed(connection, space, keys, target) if resume else begun(connection, space, keys)
+        )
+        with reading_ahead(source.batches) as batches:
+            for found, columns in batches:
+                with writing(target):
+                    writer.write(columns)
+                count.add(found, columns)
+                tell(count.done, source.total)
+        footer = Footer(
+            cache_name, _server_name(connection), count.server_time, count.tally.entries, count.tally.shapes
+        )
+        with writing(target):
+            writer.finish(footer)
+        size = draft.file.tell()
+        source.ended()
+    source.forget()
+    return ExportReport(
+        target,
+        footer.entries,
+        size,
+        count.unreadable,
+        count.gone,
+        seconds=time.monotonic() - started,
+        resumed=source.resumed,
+    )
 
 
 @dataclass(slots=True)
@@ -205,43 +220,6 @@ class _Exported:
         self.gone += gone
         self.unreadable += len(found.keys) - gone - len(columns)
         self.server_time = found.now
-
-
-def _read_batches(
-    connection: RedisConnection, space: Keyspace, keys: Iterable[str] | None
-) -> Iterator[tuple[FoundValues, EntryColumns]]:
-    """What is under the keys, and the entries among it: made by a thread while another compresses those before."""
-    wanted = iter(_scanned_keys(connection, space) if keys is None else keys)
-    able = ServerAbilities()
-    size = _FIRST_BATCH
-    while chunk := space.owned_keys(list(islice(wanted, size))):
-        found = connection.drive(read_values(able, chunk))
-        expires_at = [None if left < 0 else found.now + left / 1000 for left in found.milliseconds]
-        yield found, unpack_values(chunk, found.values, expires_at)
-        size = _next_size(size, found.values)
-
-
-def _next_size(size: int, values: list[bytes | None]) -> int:
-    """How many entries to read next, so that they take about as many bytes as fit one reply.
-
-    It grows step by step, for the first values may be small and the next of many megabytes.
-    """
-    mean = sum(len(value) for value in values if value) // len(values) + 1
-    return max(1, min(CHUNK_ENTRIES, size * _GROWTH, CHUNK_BYTES // mean))
-
-
-def _scanned_keys(connection: RedisConnection, space: Keyspace) -> Iterator[str]:
-    cursor = 0
-    while True:
-        reply = connection.drive(checked(("SCAN", cursor, "MATCH", space.pattern, "COUNT", CHUNK_ENTRIES)))
-        cursor = int(reply[0])
-        # Twice within one reply is once; over all replies, a set would take memory for each key.
-        for raw in dict.fromkeys(reply[1]):
-            key = raw.decode(errors="surrogateescape")
-            if space.owns(key):
-                yield key
-        if cursor == 0:
-            return
 
 
 def _server_name(connection: RedisConnection) -> str:
