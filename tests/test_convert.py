@@ -17,7 +17,7 @@ from looking import NO_SCRIPTS, looking_at
 from redisvl_packages import NEW, redisvl
 from servers import Server, running
 
-from embedcache import NEVER, EmbeddingsCache
+from embedcache import NEVER, EmbeddingsCache, audit
 from embedcache.codec import stored_dtype
 from embedcache.connection import RedisConnection
 from embedcache.errors import CacheUnavailableError, InvalidInputError, ReadOnlyError, ServerReplyError
@@ -60,6 +60,11 @@ def contents(cache: EmbeddingsCache, texts: list[Any]) -> list[Any]:
     ]
 
 
+def entries(server: Server) -> int:
+    """How many keys the cache has, its audit log left out."""
+    return len(list(server.raw.scan_iter(f"c:{'?' * 64}", count=1_000)))
+
+
 def sums(report: ConvertReport) -> dict[str, int]:
     """What is not zero."""
     names = ("converted", "skipped", "unreadable", "changed_meanwhile", "vanished")
@@ -88,7 +93,7 @@ def test_entries_keep_all_that_they_have(server: Server, before: str, after: str
         assert left[3] is NEVER
         assert [round(seconds, -2) for seconds in left[:3]] == [100, 500, 300]
         assert old.mget(texts, MODEL) == [None] * 32
-        assert server.raw.dbsize() == 32
+        assert entries(server) == 32
 
 
 @ways
@@ -308,6 +313,44 @@ def test_it_tells_how_far_it_is_and_ends_where_that_raises(valkey: Server) -> No
         assert sums(convert_entries(cache.connection, "c", "redisvl")) == {"converted": 200, "skipped": 500}
 
 
+def test_it_is_on_record_however_it_ends(valkey: Server) -> None:
+    def stop(done: int, _total: int | None) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with cache_of(valkey, "packed") as cache:
+        cache.mset(items(600))
+        with pytest.raises(KeyboardInterrupt):
+            convert_entries(cache.connection, "c", "redisvl", stop, actor="ada")
+        (record,) = audit.read(cache.connection, "c")
+        assert (record.actor, record.action, record.count) == ("ada", "convert", 250)
+        assert {"layout": "redisvl", "outcome": "cancelled"}.items() <= record.detail.items()
+        report = convert_entries(cache.connection, "c", "redisvl")
+        assert report.recorded
+        record = audit.read(cache.connection, "c")[0]
+        assert (record.actor, record.count, record.detail["skipped"]) == ("embedcache", 350, 250)
+        assert record.detail["outcome"] == "done"
+        convert_entries(cache.connection, "c", "packed", to_name="d")
+        assert audit.read(cache.connection, "d")[0].detail["from"] == "c"
+        convert_entries(cache.connection, "c", "packed", actor=None)
+        assert len(audit.read(cache.connection, "c")) == 2
+
+
+def test_a_server_that_goes_away_is_on_record_as_far_as_it_was(monkeypatch: pytest.MonkeyPatch, valkey: Server) -> None:
+    monkeypatch.setattr("embedcache.transfer.convert._TELL_SECONDS", 0.0)
+    with cache_of(valkey, "packed") as cache:
+        cache.mset(items(600))
+
+        def leave(done: int, _total: int | None) -> None:
+            if done:
+                raise ServerReplyError("refused")
+
+        with pytest.raises(ServerReplyError):
+            convert_entries(cache.connection, "c", "redisvl", leave)
+        (record,) = audit.read(cache.connection, "c")
+        assert (record.count, record.detail["outcome"]) == (250, "failed")
+
+
 @ways
 def test_a_near_cache_of_this_process_lets_go(valkey: Server, before: str, after: str) -> None:
     with cache_of(valkey, before, near_cache=100) as cache:
@@ -407,7 +450,7 @@ def test_a_server_that_is_killed_loses_nothing(before: str, after: str) -> None:
         with cache_of(server, before) as old, cache_of(server, after) as new:
             mixed = [first or second for first, second in zip(contents(old, texts), contents(new, texts), strict=True)]
             assert mixed == expected
-            assert server.raw.dbsize() == 2_000
+            assert entries(server) == 2_000
             convert_entries(new.connection, "c", new.layout)
             assert contents(new, texts) == expected
             assert all(800_000 < server.pttl(new.key_for(text, MODEL)) <= 900_000 for text in texts[:50])

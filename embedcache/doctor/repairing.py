@@ -105,6 +105,7 @@ def _convert(cache: EmbeddingsCache, finding: Finding, fix: Convert, actor: str,
             lambda done, total: tell(done, finding.count if total is None else total),
             dtype=fix.dtype,
             pace=pace,
+            actor=None,  # a repair is on record already
         )
         converted, outcome = report.converted, "done"
     finally:

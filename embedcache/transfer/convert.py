@@ -12,12 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from embedcache import codec
+from embedcache import audit, codec
 from embedcache.entry_layout import LayoutName
-from embedcache.errors import InvalidInputError, ReadOnlyError
+from embedcache.errors import EmbedcacheError, InvalidInputError, ReadOnlyError
 from embedcache.index import keys_of
 from embedcache.keyspace import Keyspace
 from embedcache.near_operations import dropping
@@ -36,6 +36,9 @@ Tell: TypeAlias = Callable[[int, int | None], object]
 LISTED: Final = 100
 """Unreadable keys that a report names."""
 
+_TELL_SECONDS: Final = 1.0
+_COUNTS: Final = ("skipped", "unreadable", "changed_meanwhile", "vanished")
+
 
 @dataclass(frozen=True, slots=True)
 class ConvertReport:
@@ -50,6 +53,7 @@ class ConvertReport:
             converting again takes them.
         vanished: Keys under which there was nothing any more.
         seconds: How long it took.
+        recorded: Whether the audit log has all this. If not, it has what was done up to a second before.
     """
 
     converted: int
@@ -59,6 +63,7 @@ class ConvertReport:
     changed_meanwhile: int
     vanished: int
     seconds: float
+    recorded: bool = True
 
 
 def _tell_nobody(_done: int, _total: int | None) -> None: ...
@@ -74,6 +79,7 @@ def convert_entries(
     to_name: str | None = None,
     dtype: str = "float32",
     pace: float = HALF,
+    actor: str | None = "embedcache",
 ) -> ConvertReport:
     """Moves a cache's entries into a layout: in place, or as copies to another server or under another name.
 
@@ -90,6 +96,8 @@ def convert_entries(
         dtype: How packed vectors are stored. RedisVL's decimal numbers have no dtype; ``float64`` keeps all of their
             digits.
         pace: How much of a server's time to take, at most: above 0, up to 1, which makes no pauses.
+        actor: Who does it, for the audit log of the cache that is written to, which has it however it ends. None is for
+            callers who keep a record of their own.
 
     Raises:
         InvalidInputError: A name, the layout, the dtype or the pace cannot be used.
@@ -104,11 +112,24 @@ def convert_entries(
     if target.read_only:
         raise ReadOnlyError("the cache was opened read-only; open it with read_only=False to convert entries")
     run = _Run(connection, target, target_name, way, Pace(pace), in_place=in_place)
-    digests = connection.drive(find_digests(Keyspace(cache_name), tell))
-    for start in range(0, len(digests), STEP_KEYS):
-        run.step(keys_of(cache_name, digests[start : start + STEP_KEYS]))
-        tell(min(start + STEP_KEYS, len(digests)), len(digests))
-    return run.report(time.monotonic() - started)
+    detail = {"layout": layout} | ({} if in_place else {"from": cache_name})
+    log = None if actor is None else _Log(target, target_name, actor, detail)
+    outcome = "cancelled"
+    try:
+        digests = connection.drive(find_digests(Keyspace(cache_name), tell))
+        for start in range(0, len(digests), STEP_KEYS):
+            run.step(keys_of(cache_name, digests[start : start + STEP_KEYS]))
+            if log is not None:
+                log.tell_sometimes(run.report(time.monotonic() - started))
+            tell(min(start + STEP_KEYS, len(digests)), len(digests))
+        outcome = "done"
+    except EmbedcacheError:
+        outcome = "failed"
+        raise
+    finally:
+        report = run.report(time.monotonic() - started)
+        recorded = log is None or log.ended(report, outcome)
+    return replace(report, recorded=recorded)
 
 
 def _way(name: str, target_name: str, layout: str, dtype: str) -> Conversion:
@@ -117,6 +138,34 @@ def _way(name: str, target_name: str, layout: str, dtype: str) -> Conversion:
     if layout == "redisvl":
         return ToRedisVL(name, target_name)
     raise InvalidInputError(f"layout is packed or redisvl, not {layout!r}")
+
+
+class _Log:
+    """What the audit log has of a conversion: from its beginning on, and what was done up to a second ago."""
+
+    def __init__(self, target: RedisConnection, name: str, actor: str, detail: dict[str, str]) -> None:
+        self._target, self._detail = target, detail
+        self._record = audit.record(target, name, actor, "convert", detail=detail | {"outcome": "running"})
+        self._told = time.monotonic()
+
+    def tell_sometimes(self, report: ConvertReport) -> None:
+        """Writes down how far it is, once a second."""
+        if time.monotonic() - self._told >= _TELL_SECONDS:
+            self._tell(report, "running")
+
+    def ended(self, report: ConvertReport, outcome: str) -> bool:
+        """Writes down how it ended; returns whether that was possible. What ended it may end this, too."""
+        try:
+            self._tell(report, outcome)
+        except EmbedcacheError:
+            return False
+        return True
+
+    def _tell(self, report: ConvertReport, outcome: str) -> None:
+        counts = {name: getattr(report, name) for name in _COUNTS}
+        detail = self._detail | counts | {"seconds": report.seconds, "outcome": outcome}
+        self._record = audit.amend(self._target, self._record, count=report.converted, size=0, detail=detail)
+        self._told = time.monotonic()
 
 
 class _Run:
