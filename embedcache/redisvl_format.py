@@ -213,13 +213,14 @@ def _array(vector: FloatArray) -> bytes:
 # ------------------------------------------------------------------------------------------------ entries
 
 
-def to_packed(values: Sequence[bytes | None], key: str, dtype: codec.StoredDtype) -> bytes | None:
+def to_packed(values: Sequence[bytes | None], key: str, dtype: codec.StoredDtype | None) -> bytes | None:
     """The entry in a hash under this key as a packed value of that dtype; None where there is none.
 
     Args:
         values: Those of `ENTRY_FIELDS`.
         key: Under which they were found.
-        dtype: How to store the vector. Numbers that it cannot hold are no vector's.
+        dtype: How to store the vector. Numbers that it cannot hold are no vector's. None is float32 where that holds
+            the very numbers, else float64.
     """
     embedding, content, older, model_name, inserted_at, metadata, ttl = values
     at = seconds(inserted_at)
@@ -228,6 +229,7 @@ def to_packed(values: Sequence[bytes | None], key: str, dtype: codec.StoredDtype
     packed = _packed_metadata(metadata)
     if packed is None or (vector := _vector(embedding)) is None:
         return None
+    dtype = dtype or _narrowest(vector)
     (stored,) = codec.encode_vectors(vector.reshape(1, -1), dtype)
     if stored is None:
         return None
@@ -241,6 +243,12 @@ def _packed_metadata(field: bytes | None) -> bytes | None:
         return pack_metadata(unpacked)
     except (ValueError, RecursionError):  # of json, and an InvalidInputError
         return None
+
+
+def _narrowest(vector: npt.NDArray[Any]) -> codec.StoredDtype:
+    with np.errstate(over="ignore"):
+        fits = np.array_equal(vector.astype(np.float32), vector)
+    return codec.stored_dtype("float32" if fits else "float64")
 
 
 def from_packed(value: bytes, key: str) -> dict[str, bytes] | None:

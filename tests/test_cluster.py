@@ -185,6 +185,23 @@ def test_export_and_import(cluster: ClusterOfServers, cache: EmbeddingsCache, tm
     assert 0 < cluster.pttl(cache.key_for("text 1", MODEL)) <= 900_000
 
 
+def test_export_goes_on_and_import_as_hashes(cluster: ClusterOfServers, cache: EmbeddingsCache, tmp_path: Path) -> None:
+    def stop(done: int, _total: int | None) -> None:
+        if done > 300:
+            raise KeyboardInterrupt
+
+    cache.mset(items(600))
+    with pytest.raises(KeyboardInterrupt):
+        export_entries(cache.connection, "c", tmp_path / "c.parquet", tell=stop, resume=True)
+    report = export_entries(cache.connection, "c", tmp_path / "c.parquet", resume=True)
+    assert (report.entries, 300 < report.resumed < 600) == (600, True)
+    cache.clear()
+    restore_entries(cache.connection, "c", tmp_path / "c.parquet", layout="redisvl")
+    with EmbeddingsCache("c", redis_url=cluster.url, stats=False, layout="redisvl") as other:
+        assert all(other.mexists(texts(600), MODEL))
+        assert export_entries(other.connection, "c", tmp_path / "again.parquet").entries == 600
+
+
 def test_conversion_there_and_back(cluster: ClusterOfServers, cache: EmbeddingsCache) -> None:
     cache.mset([*items(100), {"text": b"\xff\x00", "model_name": MODEL, "embedding": [7.0, 1.0]}])
     convert_entries(cache.connection, "c", "redisvl", pace=1)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, NamedTuple, Protocol, TypeAlias
 
+from embedcache.entry_layout import LayoutName
 from embedcache.errors import InvalidInputError, ReadOnlyError, ServerReplyError, TransferError
 from embedcache.inspector import server_info
 from embedcache.keyspace import Keyspace
@@ -240,6 +241,7 @@ def restore_entries(
     tell: Tell = _tell_nobody,
     *,
     on_conflict: OnConflict = "skip",
+    layout: LayoutName = "packed",
 ) -> RestoreReport:
     """Writes a file's entries into a cache, each as it was: text, model, vector, metadata, TTL and times.
 
@@ -255,16 +257,19 @@ def restore_entries(
         tell: Told after each batch. An error that it raises ends the restore; what was written stays.
         on_conflict: What happens to an entry that the cache has already: ``skip`` leaves it, ``overwrite`` replaces it,
             ``newer`` replaces it where the file's was inserted later.
+        layout: How the entries are to lie in the cache: ``packed`` or ``redisvl``, whichever they were exported from.
 
     Raises:
         TransferError: The file is not a whole export, or one row cannot be restored: the error names it.
         ReadOnlyError: The connection is read-only.
-        InvalidInputError: The name or `on_conflict` is none.
+        InvalidInputError: The name, `on_conflict` or the layout is none.
         CacheUnavailableError: The server cannot be reached.
         ServerReplyError: It refused a write, for lack of memory say.
     """
     started = time.monotonic()
-    space = Keyspace(cache_name)
+    if layout not in ("packed", "redisvl"):
+        raise InvalidInputError(f"layout is packed or redisvl, not {layout!r}")
+    space = Keyspace(cache_name, hex_bytes=layout == "redisvl")
     if on_conflict not in ("skip", "overwrite", "newer"):
         raise InvalidInputError(f"on_conflict is skip, overwrite or newer, not {on_conflict!r}")
     if connection.read_only:
@@ -280,7 +285,7 @@ def restore_entries(
                 reading_ahead(_packed_batches(space, footer, read)) as batches,
             ):
                 for packed in batches:
-                    with closing(dropping(cache_name, write_entries(able, packed, on_conflict))) as operation:
+                    with closing(dropping(cache_name, write_entries(able, packed, on_conflict, layout))) as operation:
                         late, written = connection.drive(operation)
                     row += len(packed.keys)
                     expired += late

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from embedcache import codec
 from embedcache.entry import FloatArray, Metadata, Text
 from embedcache.errors import InvalidInputError, TransferError
-from embedcache.keyspace import Keyspace, check_ttl, encode_model_name, encode_text
+from embedcache.keyspace import Keyspace, check_ttl, encode_model_name, encode_text, hex_identity
 from embedcache.metadata import MAX_DEPTH, MAX_METADATA_BYTES, pack_metadata
 
 _SCALE: Final = struct.Struct("<f")
@@ -104,14 +104,14 @@ def unpack_values(
 
 def _row(key: str, value: bytes, expires_at: float | None) -> tuple[Any, ...] | None:
     """An entry's values in the order of the columns, or None where it could not be stored again."""
-    if (head := _sound_head(key, value)) is None:
+    if (head := _sound_head(value)) is None or (entry_id := _entry_id(head, key)) is None:
         return None
     vector = _vector(value, head)
     metadata = None if head.metadata is None else _metadata_to_json(head.metadata)
     if vector is None or metadata == _NOT_JSON:
         return None
     return (
-        key[-_ID_DIGITS:],
+        entry_id,
         head.text,
         head.model_name,
         vector,
@@ -124,15 +124,27 @@ def _row(key: str, value: bytes, expires_at: float | None) -> tuple[Any, ...] | 
     )
 
 
-def _sound_head(key: str, value: bytes) -> codec.Head | None:
-    """The head of a whole value that belongs under this key and that could be stored again."""
+def _sound_head(value: bytes) -> codec.Head | None:
+    """The head of a whole value that could be stored again."""
     if not codec.is_sound(value) or (head := codec.decode_head(value)) is None or not _is_time(head.inserted_at):
         return None
+    return head
+
+
+def _entry_id(head: codec.Head, key: str) -> str | None:
+    """The entry id of a text and model that belong under this key, or None where they do not."""
     try:
         identity = encode_text(head.text) + _model_suffix(head.model_name)
     except InvalidInputError:
         return None
-    return head if key.endswith(sha256(identity).hexdigest()) else None
+    entry_id = sha256(identity).hexdigest()
+    if key.endswith(entry_id):
+        return entry_id
+    # In RedisVL's layout, the key of bytes is made of their hex digits; in files, all ids are alike.
+    is_hex = isinstance(head.text, bytes) and key.endswith(
+        sha256(hex_identity(head.text, head.model_name.encode())).hexdigest()
+    )
+    return entry_id if is_hex else None
 
 
 @lru_cache(maxsize=256)  # a cache has few models
@@ -221,7 +233,8 @@ def pack_columns(space: Keyspace, columns: EntryColumns, first_row: int) -> Pack
             expiry = None if expires_at is None else round(_time(expires_at, "expires_at") * 1000)
         except InvalidInputError as error:
             raise TransferError(str(error), row=row) from error
-        packed.keys.append(prefix + entry_id)
+        in_hex = space.hex_bytes and isinstance(text, bytes)
+        packed.keys.append(space.key_of_bytes(encoded, suffix[1:]) if in_hex else prefix + entry_id)
         packed.values.append(codec.encode(tag, vector, dtypes[dtype], seconds, rest))
         packed.expires_at.append(expiry)
     return packed

@@ -8,18 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import Final, TypeAlias, cast
 
+from embedcache.entry_layout import LayoutName
 from embedcache.errors import ServerReplyError
 from embedcache.operations import Command, Operation, ServerAbilities, checked_all, run_script
 from embedcache.scanning import heads
 from embedcache.scripts import EachKey, Script
+from embedcache.transfer import hashes
 from embedcache.transfer.columns import PackedEntries
 
-OnConflict = Literal["skip", "overwrite", "newer"]
+OnConflict: TypeAlias = hashes.OnConflict
 
-_NO_EXPIRY: Final = -1  # the server's own codes
-NO_KEY: Final = -2
+NO_KEY: Final = -2  # the server's own code
 
 _READ_TTLS: Final = Script(
     """
@@ -67,19 +68,23 @@ class FoundValues:
 
 
 def read_values(able: ServerAbilities, keys: Sequence[str]) -> Operation[FoundValues]:
-    """What is under these keys. No TTL is restarted."""
+    """What is under these keys, RedisVL's hashes as packed values. No TTL is restarted."""
     values, now = yield [("MGET", *keys), ("TIME",)]
     if isinstance(values, ServerReplyError):
         raise values
     milliseconds = yield from run_script(able, _READ_TTLS, keys)
     if milliseconds is None:
         milliseconds = yield from checked_all(*[("PTTL", key) for key in keys])
-    # The value may expire between the two.
-    left = [
-        NO_KEY if value is None and each != _NO_EXPIRY else each
-        for value, each in zip(values, milliseconds, strict=True)
-    ]
-    return FoundValues(keys, values, left, _unix_seconds(now))
+    # What is no string, MGET calls none. And a value may expire between the two.
+    unknown = [at for at, value in enumerate(values) if value is None and milliseconds[at] != NO_KEY]
+    if unknown:
+        values, milliseconds = list(values), list(milliseconds)
+        found = yield from hashes.read_hashes([keys[at] for at in unknown])
+        for at, value in zip(unknown, found, strict=True):
+            values[at] = value
+            if value is None:
+                milliseconds[at] = NO_KEY
+    return FoundValues(keys, values, milliseconds, _unix_seconds(now))
 
 
 def _unix_seconds(reply: object) -> float:
@@ -90,7 +95,9 @@ def _unix_seconds(reply: object) -> float:
     return int(seconds) + int(microseconds) / 1e6
 
 
-def write_entries(able: ServerAbilities, packed: PackedEntries, on_conflict: OnConflict) -> Operation[tuple[int, int]]:
+def write_entries(
+    able: ServerAbilities, packed: PackedEntries, on_conflict: OnConflict, layout: LayoutName = "packed"
+) -> Operation[tuple[int, int]]:
     """Writes entries that have not expired; returns how many had, and how many were written.
 
     Args:
@@ -98,10 +105,14 @@ def write_entries(able: ServerAbilities, packed: PackedEntries, on_conflict: OnC
         packed: The entries.
         on_conflict: ``skip`` writes only where there is none, ``overwrite`` everywhere, ``newer`` also where the one
             that is there was inserted before.
+        layout: How they are to lie there.
     """
     (reply,) = yield [("TIME",)]
     now = _unix_seconds(reply) * 1000
     due = [index for index, expiry in enumerate(packed.expires_at) if expiry is None or expiry > now]
+    if layout == "redisvl":
+        entries = [(packed.keys[at], packed.values[at], packed.expires_at[at]) for at in due]
+        return len(packed.keys) - len(due), (yield from hashes.write_hashes(able, entries, on_conflict))
     older: set[int] = set()
     if on_conflict == "newer":
         found = yield from heads(able, [packed.keys[index] for index in due])
