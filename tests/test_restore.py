@@ -291,6 +291,33 @@ def test_a_footer_that_cannot_be_is_refused(
         transfer.restore_entries(connection, "c", jsonl)
 
 
+def counted(footer: dict[str, Any], entries: int) -> dict[str, Any]:
+    """A footer of another number of entries."""
+    return footer | {"entries": entries, "models": [{"model_name": "m", "dimension": 4, "entries": entries}]}
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+def test_an_entry_that_stands_there_twice_is_restored_once(
+    valkey: Server, connection: RedisConnection, tmp_path: Path, file_format: Any
+) -> None:
+    """As it may where the server lists a key twice."""
+    fill(valkey, 20)
+    file = tmp_path / "a"
+    transfer.export_entries(connection, "c", file, file_format=file_format)
+    valkey.raw.flushall()
+    if file_format == "jsonl":
+        change_line(file, 21, lambda line: line.update(embedcache_export=counted(line["embedcache_export"], 21)))
+        lines = file.read_text().splitlines()
+        file.write_text("\n".join([lines[0], *lines]) + "\n")
+    else:
+        table = table_of(file)
+        footer = counted(json.loads(table.schema.metadata[b"embedcache_export"]), 21)
+        twice = pa.concat_tables([table.slice(0, 1), table])
+        pq.write_table(twice.replace_schema_metadata({b"embedcache_export": json.dumps(footer)}), file)
+    report = transfer.restore_entries(connection, "c", file)
+    assert (report.restored, report.skipped_existing) == (20, 1)
+
+
 # ------------------------------------------------------------------------------------------------ Parquet
 
 

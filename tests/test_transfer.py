@@ -701,3 +701,20 @@ def test_the_documentation_names_every_column_and_field(valkey: Server, plain: R
     *lines, last = (tmp_path / "a.jsonl").read_text().splitlines()
     assert set(json.loads(lines[0])) == set(schema.names) - {"text_bytes"}
     assert json.loads(last)["embedcache_export"].keys() == footer.keys()
+
+
+def test_the_documentations_examples(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "transfer.md").read_text()
+    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    fill(valkey)
+    with EmbeddingsCache("answers", redis_url=valkey.url) as opened:
+        opened.set("a", "m", [1.0, 2.0])
+    monkeypatch.setenv("EMBEDCACHE_URL", valkey.url)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(first, names)  # noqa: S102 - it is ours
+    exec(second, names)  # noqa: S102
+    assert capsys.readouterr().out.splitlines() == ["1 0", "{'m': 1}", "1 0"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["again.parquet", "answers.parquet"]
