@@ -257,11 +257,31 @@ def test_lines_that_were_cut_off_are_refused_before_anything_is_written(
     data = jsonl.read_bytes()
     data = data[: int(len(data) * kept)]
     jsonl.write_bytes(data if at == "anywhere" else data[: data.rindex(b"\n") + 1])
-    with pytest.raises(TransferError, match="not an export of embedcache, or was cut off"):
-        transfer.restore_entries(connection, "c", jsonl)
-    with pytest.raises(TransferError, match="not an export of embedcache, or was cut off"):
-        transfer.describe_file(jsonl)
+    row = data.count(b"\n") + 1
+    for look in (lambda: transfer.restore_entries(connection, "c", jsonl), lambda: transfer.describe_file(jsonl)):
+        with pytest.raises(
+            TransferError, match=f"^row {row:,}: the file was cut off here; give it as the export"
+        ) as told:
+            look()
+        assert told.value.row == row
     assert valkey.raw.keys() == []
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+def test_a_file_that_is_checked_first_is_written_whole_or_not_at_all(
+    valkey: Server, connection: RedisConnection, request: pytest.FixtureRequest, file_format: str
+) -> None:
+    file: Path = request.getfixturevalue(file_format)
+    sound = file.read_bytes()
+    if file_format == "jsonl":
+        change_line(file, ENTRIES, put(text="another"))
+    else:
+        change_column(file, "text", ["another"])
+    with pytest.raises(TransferError, match=r"^row 1,200: .*; nothing was written"):
+        transfer.restore_entries(connection, "c", file, check_first=True)
+    assert valkey.raw.keys() == []
+    file.write_bytes(sound)
+    assert transfer.restore_entries(connection, "c", file, check_first=True).restored == ENTRIES
 
 
 def test_lines_that_are_missing_or_too_many_are_found(connection: RedisConnection, jsonl: Path) -> None:

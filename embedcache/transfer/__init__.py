@@ -242,13 +242,15 @@ def restore_entries(
     *,
     on_conflict: OnConflict = "skip",
     layout: LayoutName = "packed",
+    check_first: bool = False,
 ) -> RestoreReport:
     """Writes a file's entries into a cache, each as it was: text, model, vector, metadata, TTL and times.
 
     The cache may have another name than the one exported. Statistics do not count it: nobody stored anything new.
 
     A row that is not as an export writes it ends the restore. Nothing of its batch, 1,000 rows at most, was written;
-    what was written before stays, and restoring the mended file goes on from there.
+    what was written before stays, and restoring the mended file goes on from there. With `check_first`, nothing is
+    written of a file that has such a row.
 
     Args:
         connection: The server.
@@ -258,6 +260,8 @@ def restore_entries(
         on_conflict: What happens to an entry that the cache has already: ``skip`` leaves it, ``overwrite`` replaces it,
             ``newer`` replaces it where the file's was inserted later.
         layout: How the entries are to lie in the cache: ``packed`` or ``redisvl``, whichever they were exported from.
+        check_first: Whether to go through the whole file before anything is written, which takes nearly as long as
+            writing it does. `tell` is told of nothing meanwhile but that nothing is done.
 
     Raises:
         TransferError: The file is not a whole export, or one row cannot be restored: the error names it.
@@ -280,6 +284,9 @@ def restore_entries(
         footer = chosen.read_footer(file)
         tell(0, footer.entries)
         try:
+            if check_first:
+                for _ in _packed_batches(space, footer, chosen.read_entries(file, CHUNK_ENTRIES)):
+                    tell(0, footer.entries)
             with (
                 reading_ahead(chosen.read_entries(file, CHUNK_ENTRIES)) as read,
                 reading_ahead(_packed_batches(space, footer, read)) as batches,

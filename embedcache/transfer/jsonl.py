@@ -26,6 +26,7 @@ except ModuleNotFoundError:  # the extra `parquet` brings it
 
 _FOOTER_KEY: Final = "embedcache_export"
 _FOOTER_START: Final = f'{{"{_FOOTER_KEY}":'.encode()
+_ENTRY_START: Final = b'{"entry_id":'
 _MAX_LINE_BYTES: Final = 128 * 1024 * 1024
 """Over the longest that an entry can take: text and metadata with each character escaped, and 65,536 numbers."""
 _MAX_FOOTER_BYTES: Final = 16 * 1024 * 1024
@@ -127,7 +128,7 @@ def read_footer(file: BinaryIO) -> Footer:
     """The footer of a JSON lines file, from its end.
 
     Raises:
-        TransferError: It has none.
+        TransferError: It has none. Where the file was cut off, the error names the row.
     """
     return footer_from_json(_footer_line(file)[len(_FOOTER_START) : -2])
 
@@ -162,8 +163,18 @@ def _footer_line(file: BinaryIO) -> bytes:
         size *= 4
     line = tail[found + 1 :]
     if not line.startswith(_FOOTER_START) or not line.endswith(b"}\n"):
-        raise TransferError(NOT_AN_EXPORT)
+        raise _without_end(file)
     return line
+
+
+def _without_end(file: BinaryIO) -> TransferError:
+    """What is wrong with a file whose last line is no footer."""
+    file.seek(0)
+    if file.read(len(_ENTRY_START)) != _ENTRY_START:
+        return TransferError(NOT_AN_EXPORT)
+    file.seek(0)
+    rows = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(_BATCH_BYTES), b""))
+    return TransferError("the file was cut off here; give it as the export wrote it", row=rows + 1)
 
 
 def _read_lines(file: BinaryIO, count: int, first_row: int) -> list[bytes]:
