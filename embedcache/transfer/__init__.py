@@ -30,7 +30,7 @@ from embedcache.transfer.columns import EntryColumns, PackedEntries, pack_column
 from embedcache.transfer.footer import NOT_AN_EXPORT, Footer, Tally
 from embedcache.transfer.operations import NO_KEY, FoundValues, OnConflict, write_entries
 from embedcache.transfer.reading_ahead import reading_ahead
-from embedcache.transfer.whole_files import Draft, whole_file, writing
+from embedcache.transfer.whole_files import BUFFER_BYTES, Draft, whole_file, writing
 
 if TYPE_CHECKING:
     from embedcache.connection import RedisConnection
@@ -150,8 +150,8 @@ def export_entries(
         cache_name: The cache.
         path: The file. Its folder must be there.
         keys: Which entries; None is all of the cache. An iterator is gone through in another thread.
-        tell: Told after each batch, with the total where `keys` has a length. An error that it raises ends the export
-            and leaves nothing behind.
+        tell: Told after each batch, with the total where `keys` has a length, and with `resume`. An error that it
+            raises ends the export and leaves nothing behind but what `resume` keeps.
         file_format: ``parquet`` needs the extra ``parquet``, ``jsonl`` the extra ``jsonl``.
         replace: Whether a file of that name may go; it does when the new one is whole.
         resume: Whether to keep what was read in ``PATH.partial`` until the file is whole, and to go on with what an
@@ -362,7 +362,7 @@ def _check_shapes(columns: EntryColumns, footer: Footer, first_row: int) -> None
 def _opened(path: Path) -> Iterator[tuple[_Format, BinaryIO]]:
     """A file to read, and how to read its format."""
     try:
-        file = path.open("rb")
+        file = path.open("rb", BUFFER_BYTES)
     except OSError as error:
         raise TransferError(f"cannot read {path}: {error.strerror or error}; give the path of an export") from error
     with file:

@@ -16,6 +16,8 @@ from typing import BinaryIO, Final
 from embedcache.errors import TransferError
 
 OWNER_ONLY: Final = 0o600
+BUFFER_BYTES: Final = 1024 * 1024
+"""Python's own 8 KiB would mean a call of the system for each line of a few hundred dimensions."""
 _LONGEST_PART: Final = 50  # characters of the target's name in that of a draft: a name has 255 bytes at most
 
 
@@ -73,9 +75,9 @@ class Draft:
         nameless = getattr(os, "O_TMPFILE", 0)
         if nameless and Path("/proc/self/fd").is_dir():
             with suppress(OSError):  # some file systems know no nameless files
-                return os.fdopen(os.open(self.path.parent, nameless | os.O_RDWR, OWNER_ONLY), "w+b")
+                return os.fdopen(os.open(self.path.parent, nameless | os.O_RDWR, OWNER_ONLY), "w+b", BUFFER_BYTES)
         self._name = self._free_name()
-        return os.fdopen(os.open(self._name, os.O_CREAT | os.O_EXCL | os.O_RDWR, OWNER_ONLY), "w+b")
+        return os.fdopen(os.open(self._name, os.O_CREAT | os.O_EXCL | os.O_RDWR, OWNER_ONLY), "w+b", BUFFER_BYTES)
 
     def _free_name(self) -> Path:
         return self.path.parent / f".{self.path.name[:_LONGEST_PART]}.{secrets.token_hex(8)}.part"
