@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
+    from embedcache.vectorizers.decorator import CacheDecorator
+
 
 class EmbeddingsCache(NearbyCache):
     """Embedding vectors in Redis or Valkey under (text, model), with metadata and a TTL.
@@ -430,6 +432,32 @@ class EmbeddingsCache(NearbyCache):
     async def aset_metadata(self, key: str, metadata: Mapping[str, Any] | None) -> bool:
         """Async twin of `set_metadata`."""
         return await self._adrive(self._set_metadata(key, metadata), writes=True)
+
+    # ---------------------------------------------------------------------------------------- functions
+
+    def cached(self, model_name: str, *, metadata: Mapping[str, Any] | None = None, ttl: TTL = None) -> CacheDecorator:
+        """A decorator for any function from texts to vectors, sync or async: only what the cache lacks is computed.
+
+        The function is called with distinct texts, a list of at most 256, and returns their vectors ``(n, d)``. What it
+        raises is raised; where the server is away, it is called all the same. Callers that lack the same text at the
+        same time have it computed once.
+
+        Args:
+            model_name: The name under which vectors are kept. Change it whenever the function's vectors do.
+            metadata: Stored beside each vector that is computed.
+            ttl: Seconds that such an entry lives; None is the cache's default, `NEVER` never expires.
+
+        Returns:
+            What makes of a function one that takes a sequence of texts and returns float32 ``(n, d)``, row i the vector
+            of text i. It raises `EmbeddingFailedError` where the function gave anything but a vector per text.
+
+        Raises:
+            InvalidInputError: An argument cannot be used, or the function takes more than texts.
+        """
+        # Vectorizers are a room below this one, and most programs that use a cache do without this door to them.
+        from embedcache.vectorizers.decorator import cached
+
+        return cached(self, model_name, metadata, ttl)
 
     # ---------------------------------------------------------------------------------------- operations
 

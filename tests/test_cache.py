@@ -11,7 +11,7 @@ import pytest
 import embedcache
 from embedcache import EmbeddingsCache
 
-ALONE = {"name", "ttl", "dtype", "layout", "owns", "key_for", "set_ttl"}
+ALONE = {"name", "ttl", "dtype", "layout", "owns", "key_for", "set_ttl", "cached"}
 
 
 def test_every_method_has_an_async_twin() -> None:
