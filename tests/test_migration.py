@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import io
 import logging
 import math
 import re
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,12 @@ from langchain_classic.embeddings import CacheBackedEmbeddings
 from langchain_core.embeddings import Embeddings
 from redisvl.extensions.cache.embeddings import EmbeddingsCache as RedisVLCache
 from redisvl.utils.vectorize import CustomVectorizer as RedisVLCustomVectorizer
+from redisvl.utils.vectorize import HFTextVectorizer as RedisVLHFTextVectorizer
+from redisvl.utils.vectorize import OpenAITextVectorizer as RedisVLOpenAITextVectorizer
 from servers import Server
 from toy_model import Model, vector_of
 
-from embedcache import CustomVectorizer, EmbeddingsCache, HFTextVectorizer, InvalidInputError
+from embedcache import CustomVectorizer, EmbeddingsCache, HFTextVectorizer, InvalidInputError, OpenAITextVectorizer
 from embedcache.errors import ForeignKeyError, InvalidEmbeddingError, InvalidTextError
 from embedcache.integrations.langchain import CachedEmbeddings
 
@@ -61,7 +65,27 @@ def ours(valkey: Server) -> Iterator[EmbeddingsCache]:
         yield cache
 
 
+def default(function: Any, name: str) -> Any:
+    return inspect.signature(function).parameters[name].default
+
+
+def test_the_page_is_of_these_versions() -> None:
+    major_minor = {package: version(package).rpartition(".")[0] for package in ("redisvl", "langchain-classic")}
+    assert f"RedisVL {major_minor['redisvl']} and langchain-classic {major_minor['langchain-classic']}." in PAGE
+
+
 class TestFromRedisVL:
+    def test_what_goes_without_saying(self) -> None:
+        assert default(RedisVLCache, "redis_url") == "redis://localhost:6379"
+        assert default(RedisVLHFTextVectorizer, "model").endswith("all-mpnet-base-v2")
+        assert default(HFTextVectorizer, "model").endswith("all-MiniLM-L6-v2")
+        assert {"model", "api_config"} <= inspect.signature(RedisVLOpenAITextVectorizer).parameters.keys()
+        ours = inspect.signature(OpenAITextVectorizer).parameters
+        assert list(ours)[:2] == ["model", "cache"]
+        assert {"api_key", "base_url"} <= ours.keys()
+        assert "batch_size" in inspect.signature(RedisVLHFTextVectorizer.embed_many).parameters
+        assert "batch_size" in inspect.signature(HFTextVectorizer).parameters
+
     def test_both_blocks_do_the_same(self, valkey: Server) -> None:
         before = run(REDISVL, valkey)
         kept = {key: valkey.raw.hgetall(key) for key in valkey.plain_keys()}
@@ -232,6 +256,12 @@ def model() -> Asked:
 
 
 class TestFromLangChain:
+    def test_what_goes_without_saying(self) -> None:
+        make = CacheBackedEmbeddings.from_bytes_store
+        assert (default(make, "namespace"), default(make, "query_embedding_cache")) == ("", False)
+        assert default(make, "batch_size") is None
+        assert default(CachedEmbeddings.from_embeddings, "model_name") is inspect.Parameter.empty
+
     @pytest.fixture
     def old(self, valkey: Server, model: Asked) -> CacheBackedEmbeddings:
         embeddings: CacheBackedEmbeddings = run(BACKED, valkey, model=model)["embeddings"]

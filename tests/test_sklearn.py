@@ -87,6 +87,13 @@ def test_a_clone_shares_the_vectorizer(transformer: EmbeddingTransformer) -> Non
     assert inner.vectorizer is transformer.vectorizer
 
 
+def test_a_clone_has_what_set_output_was_told(transformer: EmbeddingTransformer) -> None:
+    other = clone(transformer.set_output(transform="pandas"))
+    assert isinstance(other.transform(["a"]), pd.DataFrame)
+    other.set_output(transform="default")
+    assert isinstance(transformer.transform(["a"]), pd.DataFrame)
+
+
 @pytest.mark.model
 def test_a_pipeline_in_a_grid_computes_each_text_once(cache: EmbeddingsCache) -> None:
     transformer = EmbeddingTransformer(HFTextVectorizer(cache=cache), metadata={"by": "sklearn"})

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
@@ -100,8 +101,13 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     # ---------------------------------------------------------------------------------------- for scikit-learn
 
     def __sklearn_clone__(self) -> Self:
-        # Left to itself, clone copies each argument, and a model with its connections cannot be copied.
-        return type(self)(**self.get_params(deep=False))
+        # Left to itself, clone copies each argument, and a model with its connections cannot be copied. The rest is as
+        # it would be: what set_output and the requests for metadata have set goes along, what was learned does not.
+        clone = type(self)(**self.get_params(deep=False))
+        for name in ("_sklearn_output_config", "_metadata_request"):
+            if hasattr(self, name):
+                setattr(clone, name, copy.deepcopy(getattr(self, name)))
+        return clone
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

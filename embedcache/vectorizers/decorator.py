@@ -77,6 +77,6 @@ def _check_takes_texts(function: object) -> None:
     except TypeError as error:
         name = getattr(function, "__name__", type(function).__name__)
         raise InvalidInputError(
-            f"{name}{signature} cannot be called with texts alone: {error}; of a method, decorate what an object has,"
-            " as in embed = cache.cached(...)(model.embed)"
+            f"{name}() cannot be called with texts alone: {error}; of a method, decorate what an object has, as in"
+            " embed = cache.cached(...)(model.embed)"
         ) from error
