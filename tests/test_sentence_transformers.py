@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,9 +22,15 @@ pytestmark = pytest.mark.model
 TEXTS = ["What is AI?", "A cache.", "What is AI?", "Bread is baked in an oven, as it has been for ages.", "b"]
 
 
-@pytest.fixture
-def model() -> SentenceTransformer:
+@pytest.fixture(scope="module")
+def loaded() -> SentenceTransformer:
     return SentenceTransformer(str(get_model_path()), device="cpu")
+
+
+@pytest.fixture
+def model(loaded: SentenceTransformer) -> SentenceTransformer:
+    """A model that a test may change."""
+    return copy.deepcopy(loaded)
 
 
 @pytest.fixture
