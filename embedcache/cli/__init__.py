@@ -7,13 +7,16 @@ asked for, since some bring half a second of libraries along.
 
 from __future__ import annotations
 
+import io
+import os
+import re
 import sys
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import typer
 from typer.core import TyperGroup
 
-from embedcache.cli.exits import Exit, code_of
+from embedcache.cli.exits import Exit, InterruptedWorkError, code_of, words_of
 from embedcache.errors import EmbedcacheError
 
 _COMMANDS: Final = {
@@ -95,18 +98,44 @@ def about(
     """Look into an embeddings cache, fill it, move it and clean it up."""
 
 
+# The base of all that click says of arguments: of click itself, or of the copy of it that newer typers carry.
+_WrongWordsError: Final = cast("type[Exception]", typer.BadParameter.__mro__[2])
+
+
 def main() -> None:
-    """What the shell calls. Errors of ours are a sentence on standard error, and a code."""
+    """What the shell calls. Every failure is a sentence on standard error and a code, and no traceback."""
+    _prepare_streams()
     try:
-        app()
-    except EmbedcacheError as error:
-        sys.exit(_told(str(error), code_of(error)))
-    except ImportError as error:  # of an extra: its message names what to install
-        sys.exit(_told(str(error), Exit.USAGE))
+        code = app(standalone_mode=False)
+    except _WrongWordsError as error:
+        code = _told_usage(error)
+    except (typer.Abort, KeyboardInterrupt):  # a question was not answered
+        code = _told("interrupted", Exit.INTERRUPTED)
+    except (EmbedcacheError, InterruptedWorkError, ImportError, OSError) as error:
+        code = _told(words_of(error), code_of(error))
+    sys.exit(code or Exit.DONE)
 
 
-def _told(sentence: str, code: Exit) -> int:
+def _prepare_streams() -> None:
+    """Makes streams that are closed read and write nothing, and those that lack a character write it as Python does."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - until the process ends
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _told(sentence: str, code: Exit) -> Exit:
     from embedcache.cli.output import plain
 
     typer.echo(f"embedcache: {plain(sentence, None)}", err=True)
     return code
+
+
+def _told_usage(error: Any) -> Exit:
+    """Click's own words, without what may be a password: it repeats arguments, and a URL may be among them."""
+    said = io.StringIO()
+    error.show(file=said)
+    typer.echo(re.sub("://.*", "://…", said.getvalue()), err=True, nl=False)
+    return Exit.USAGE

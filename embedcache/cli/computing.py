@@ -16,7 +16,8 @@ from embedcache.benchmark import SCENARIOS, Run
 from embedcache.benchmark import runs as saved_runs
 from embedcache.cli import choosing, options, output
 from embedcache.cli.exits import Exit
-from embedcache.errors import InvalidInputError, TransferError
+from embedcache.errors import InvalidInputError
+from embedcache.transfer.whole_files import whole_file, writing
 from embedcache.vectorizers import HFTextVectorizer
 from embedcache.vectorizers.drift_report import DriftEntry, DriftReport
 from embedcache.vectorizers.report import EmbedReport
@@ -44,7 +45,7 @@ def embed(
     json: options.Json = False,
 ) -> None:
     """Embed texts through the cache: what it has is read, what it lacks is computed and stored."""
-    wanted = texts or [line.rstrip("\r\n") for line in sys.stdin]
+    wanted = texts or _lines()
     if not wanted:
         raise InvalidInputError("there is no text to embed")
     if out is not None and out.suffix != ".npy":
@@ -61,12 +62,16 @@ def embed(
     _show_vectors(wanted, report, vectorizer.model_name, out, json=json)
 
 
-def _save(out: Path, report: EmbedReport) -> None:
+def _lines() -> list[str]:
     try:
-        with out.open("wb") as file:
-            np.save(file, report.vectors, allow_pickle=False)
-    except OSError as error:
-        raise TransferError(f"{out} cannot be written: {error.strerror}") from error
+        return [line.rstrip("\r\n") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"standard input is no {error.encoding} text: {error.reason}") from error
+
+
+def _save(out: Path, report: EmbedReport) -> None:
+    with whole_file(out, replace=True) as draft, writing(out):
+        np.save(draft.file, report.vectors, allow_pickle=False)
 
 
 def _show_vectors(texts: list[str], report: EmbedReport, model_name: str, out: Path | None, *, json: bool) -> None:

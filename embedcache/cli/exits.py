@@ -33,7 +33,14 @@ class RefusedError(EmbedcacheError):
     """Something that deletes or changes entries was not confirmed. Nothing was done."""
 
 
-_CODES: tuple[tuple[type[EmbedcacheError], Exit], ...] = (
+class InterruptedWorkError(Exception):
+    """Somebody pressed Ctrl+C during long work, which ended between two of its steps.
+
+    It is none of the package's errors: those are failures, and the audit log tells the two apart.
+    """
+
+
+_CODES: tuple[tuple[type[Exception], Exit], ...] = (
     (InvalidInputError, Exit.USAGE),
     (CacheUnavailableError, Exit.UNAVAILABLE),
     (EmbeddedServerError, Exit.UNAVAILABLE),
@@ -42,9 +49,22 @@ _CODES: tuple[tuple[type[EmbedcacheError], Exit], ...] = (
     (ServerReplyError, Exit.REFUSED),
     (RefusedError, Exit.REFUSED),
     (TransferError, Exit.FILE),
+    (InterruptedWorkError, Exit.INTERRUPTED),
+    (ImportError, Exit.USAGE),  # of an extra that is not installed
+    (EmbedcacheError, Exit.INCOMPLETE),  # what has no code of its own ended something half-way
+    (OSError, Exit.FILE),
 )
 
 
-def code_of(error: EmbedcacheError) -> Exit:
-    """The code for an error of ours; what has none of its own ended something half-way."""
+def code_of(error: Exception) -> Exit:
+    """The code for an error; work that an interruption ended half-way was interrupted."""
+    if isinstance(error.__cause__, InterruptedWorkError):
+        return Exit.INTERRUPTED
     return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.INCOMPLETE)
+
+
+def words_of(error: Exception) -> str:
+    """What an error says, for people."""
+    if isinstance(error, OSError) and not isinstance(error, EmbedcacheError):
+        return f"{error.filename or 'a file'} cannot be used: {error.strerror or error}"
+    return str(error)
