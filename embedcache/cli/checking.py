@@ -19,8 +19,8 @@ def doctor(
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
     ttl: Annotated[
-        float | None,
-        typer.Option("--ttl", parser=choosing.span, metavar="TIME", help="The TTL that its entries are to have."),
+        int | None,
+        typer.Option("--ttl", parser=choosing.whole_span, metavar="TIME", help="The TTL that its entries are to have."),
     ] = None,
     url: options.Url = None,
     name: options.Name = options.DEFAULT_NAME,
@@ -29,7 +29,7 @@ def doctor(
 ) -> None:
     """Look a cache through for what may be wrong, and change nothing unless you say --fix and yes."""
     fixes = fix and not dry_run
-    with options.opened(url, name, layout, ttl=None if ttl is None else int(ttl), read_only=not fixes) as cache:
+    with options.opened(url, name, layout, ttl=ttl, read_only=not fixes) as cache:
         with output.progress("Examining") as tell:
             examination = doctoring.examine(cache, lambda _what, done, total: tell(done, total))
         if not json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -29,7 +30,7 @@ def span(text: str) -> float:
     found = _SPAN.fullmatch(text.strip())
     if found is None:
         raise typer.BadParameter(f"{text!r} is no length of time; write 90 (seconds), 15m, 24h, 7d or 2w")
-    return float(found[1]) * _UNITS[found[2] or "s"]
+    return _finite(text, float(found[1]) * _UNITS[found[2] or "s"])
 
 
 def size(text: str) -> int:
@@ -38,7 +39,21 @@ def size(text: str) -> int:
     unit = "" if found is None else found[2].lower()
     if found is None or (unit not in _BYTES and f"{unit}b" not in _BYTES):
         raise typer.BadParameter(f"{text!r} is no size; write 4096 (bytes), 64kb or 1.5mb")
-    return int(float(found[1]) * _BYTES.get(unit, _BYTES.get(f"{unit}b", 1)))
+    return int(_finite(text, float(found[1]) * _BYTES.get(unit, _BYTES.get(f"{unit}b", 1))))
+
+
+def _finite(text: str, value: float) -> float:
+    if math.isinf(value):
+        raise typer.BadParameter(f"{text!r} is more than a number can hold")
+    return value
+
+
+def whole_span(text: str) -> int:
+    """Whole seconds of a length of time, as a TTL has them."""
+    seconds = span(text)
+    if seconds < 1 or seconds != int(seconds):
+        raise typer.BadParameter(f"a TTL is a whole number of seconds above zero, not {text!r}")
+    return int(seconds)
 
 
 Contains = Annotated[str | None, typer.Option("--contains", help="Its text has this in it.", rich_help_panel=_PANEL)]

@@ -35,8 +35,8 @@ def embed(
     model: options.Model = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the matrix to this .npy file.")] = None,
     ttl: Annotated[
-        float | None,
-        typer.Option("--ttl", parser=choosing.span, metavar="TIME", help="New entries live so long: 7d."),
+        int | None,
+        typer.Option("--ttl", parser=choosing.whole_span, metavar="TIME", help="New entries live so long: 7d."),
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute all, and store nothing.")] = False,
     url: options.Url = None,
@@ -52,9 +52,7 @@ def embed(
         raise InvalidInputError(f"--out names a .npy file, not {str(out)!r}")
     with options.opened(url, name, layout) as cache, output.progress("Embedding") as tell:
         vectorizer = HFTextVectorizer(options.model_or_default(model), cache=cache)
-        report = vectorizer.embed_report(
-            wanted, ttl=None if ttl is None else int(ttl), skip_cache=no_cache, on_progress=tell
-        )
+        report = vectorizer.embed_report(wanted, ttl=ttl, skip_cache=no_cache, on_progress=tell)
     if out is not None:
         _save(out, report)
     if report.cache_failure:

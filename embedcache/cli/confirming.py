@@ -22,7 +22,7 @@ def confirm(what: str, cache_name: str, *, yes: bool) -> None:
         raise RefusedError(f"{what} needs a yes: there is no terminal to ask at, so add --yes. Nothing was done")
     asked = f"{what}. Type the cache's name, {plain(cache_name)}, to go on"
     try:
-        typed = typer.prompt(asked, default="", show_default=False)
+        typed = typer.prompt(asked, default="", show_default=False, err=True)  # standard output is the document's
     except typer.Abort:  # the end of the input
         typed = ""
     if typed != cache_name:
@@ -39,4 +39,7 @@ def agrees(question: str, *, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise RefusedError("there is no terminal to ask at, so add --yes. Nothing was done")
-    return typer.confirm(plain(question, None), default=False)
+    try:
+        return typer.confirm(plain(question, None), default=False, err=True)
+    except typer.Abort:  # the end of the input
+        return False

@@ -141,8 +141,11 @@ def span(seconds: float | None) -> str | None:
 
 
 def moment(seconds: float) -> str | None:
-    """A point in time, in UTC."""
-    return None if seconds != seconds else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"  # noqa: PLR0124 - as above
+    """A point in time, in UTC; None where it is none of the calendar's, as in a file that a stranger wrote."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def share(value: float | None) -> str | None:

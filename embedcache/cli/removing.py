@@ -47,7 +47,7 @@ def drop(
     layout: options.Layout = "packed",
     json: options.Json = False,
 ) -> None:
-    """Remove one entry, by its text or --key; or all that match the filters given, once you confirm.
+    """Remove one entry, by its text or --key, or all that match the filters given, once you confirm.
 
     What matches is planned first. Entries that are stored or written anew after that stay.
     """
@@ -55,7 +55,7 @@ def drop(
         others = (contains, metadata, older, newer, idle, expires_within, never_expires, larger, smaller)
         if corrupt or any(each is not None for each in others):
             raise InvalidInputError("a text or --key names one entry; filters name others. Give one or the other")
-        _drop_one(text, key, model, url, name, layout, dry_run=dry_run, json=json)
+        _drop_one(text, key, model, url, name, layout, dry_run=dry_run, yes=yes, json=json)
         return
     asked = choosing.entry_filter(
         contains, model, metadata, older, newer, idle, expires_within, never_expires, larger, smaller, corrupt
@@ -78,11 +78,14 @@ def _drop_one(
     layout: str,
     *,
     dry_run: bool,
+    yes: bool,
     json: bool,
 ) -> None:
-    with options.opened(url, name, layout) as cache:
+    with options.opened(url, name, layout, read_only=dry_run) as cache:
         wanted = key_of(cache, text, key, model)
         there = cache.exists_by_key(wanted)
+        if there and not dry_run:
+            confirm(f"Removing {output.plain(wanted, None)}", name, yes=yes)
         dropped = there and not dry_run and cache.drop_by_key(wanted)
     if json:
         output.show_json({"key": wanted, "found": there, "dropped": dropped, "dry_run": dry_run})
@@ -120,8 +123,8 @@ def ttl(
     text: Text = None,
     key: Key = None,
     seconds: Annotated[
-        float | None,
-        typer.Option("--set", parser=choosing.span, metavar="TIME", help="Live so long from now: 90, 15m, 7d."),
+        int | None,
+        typer.Option("--set", parser=choosing.whole_span, metavar="TIME", help="Live so long from now: 90, 15m, 7d."),
     ] = None,
     persist: Annotated[bool, typer.Option("--persist", help="Let it never expire.")] = False,
     everything: Everything = False,
@@ -145,8 +148,11 @@ def ttl(
     """Show how long an entry lives still; with --set or --persist, change it, of one entry or of all that match."""
     if seconds is not None and persist:
         raise InvalidInputError("--set and --persist exclude each other")
-    wanted = NEVER if persist else None if seconds is None else _whole(seconds)
+    wanted = NEVER if persist else None if seconds is None else seconds
     if text is not None or key is not None:
+        others = (contains, metadata, older, newer, idle, expires_within, never_expires, larger, smaller)
+        if everything or any(each is not None for each in others):
+            raise InvalidInputError("a text or --key names one entry; filters name others. Give one or the other")
         _ttl_of_one(text, key, model, wanted, url, name, layout, dry_run=dry_run, json=json)
         return
     asked = choosing.entry_filter(
@@ -161,12 +167,6 @@ def ttl(
         return removal.set_ttl(cache.connection, plan, wanted, tell, options.actor())
 
     _by_plan(asked, "Changing the TTL of", carry, url, name, dry_run=dry_run, yes=yes, json=json)
-
-
-def _whole(seconds: float) -> int:
-    if seconds != int(seconds) or seconds < 1:
-        raise InvalidInputError(f"a TTL is a whole number of seconds above zero, not {seconds:g}")
-    return int(seconds)
 
 
 def _ttl_of_one(

@@ -32,10 +32,12 @@ def count(cache: EmbeddingsCache) -> int:
 def test_drop_removes_one_entry(run, filled):
     assert run("drop", "text 1", "--dry-run").out == "It would be dropped.\n"
     assert count(filled) == 10
-    assert run("drop", "text 1", "--json").json["dropped"] is True
+    assert run("drop", "text 1").code == 4
+    assert count(filled) == 10
+    assert run("drop", "text 1", "--yes", "--json").json["dropped"] is True
     assert count(filled) == 9
     assert run("drop", "text 1").code == 1
-    assert run("drop", "--key", filled.key_for("text 2", "other")).code == 0
+    assert run("drop", "--yes", "--key", filled.key_for("text 2", "other")).code == 0
     assert count(filled) == 8
 
 
@@ -102,7 +104,7 @@ def test_a_read_only_users_refusal_ends_with_4(run, filled, server):
         "ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+@connection", "+info", "+scan"
     )
     url = server.url.replace("unix://", "unix://reader:pw@")
-    ended = run("drop", "text 1", "--url", url)
+    ended = run("drop", "text 1", "--yes", "--url", url)
     assert ended.code == 4
     assert "pw@" not in ended.err
     assert count(filled) == 10
@@ -122,3 +124,31 @@ def test_doctor_tells_and_mends_after_a_yes(run, filled, server, typing_in):
     run("doctor", "--fix")
     assert not server.raw.exists(key)
     assert count(filled) == 9
+
+
+def test_questions_leave_standard_output_to_the_document(run, filled, typing_in):
+    typing_in("docs")
+    ended = run("drop", "--model", "other", "--json")
+    assert ended.json["changed"] == 5
+    assert "Type the cache's name" in ended.err
+
+
+def test_doctor_takes_the_end_of_input_for_a_no(run, filled, server, typing_in):
+    key = filled.key_for("text 3", DEFAULT_MODEL)
+    server.raw.set(key, b"EMB\x01 broken, and too short by far")
+    typing_in()
+    assert run("doctor", "--fix").code == 1
+    assert server.raw.exists(key)
+
+
+def test_one_entry_and_filters_are_not_mixed(run, filled):
+    for more in (["--contains", "x"], ["--all"], ["--idle", "1h"]):
+        assert run("ttl", "text 9", "--set", "1h", *more, "--yes").code == 2
+    assert filled.remaining_ttl(filled.key_for("text 9", DEFAULT_MODEL)) in range(1, 601)
+
+
+@pytest.mark.parametrize("option", ["--older", "--larger", "--smaller", "--idle"])
+def test_numbers_that_no_computer_holds_are_refused(run, filled, option):
+    for words in (["drop", option, "9" * 400, "--yes"], ["ttl", "text 9", "--set", "9" * 400]):
+        assert run(*words).code == 2
+    assert count(filled) == 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from embedcache.cli.output import moment
 from embedcache.vectorizers import DEFAULT_MODEL
 
 HOSTILE = "\x1b[2J[red]<script>\n\u202e\x07 text"
@@ -142,3 +143,8 @@ def test_a_server_that_is_away_ends_with_3_and_tells_no_password(run, url):
     assert ended.code == 3
     assert "no answer from" in ended.err
     assert "s3cret" not in ended.out + ended.err
+
+
+def test_times_beyond_the_calendar_are_shown_as_unknown():
+    assert [moment(each) for each in (1e300, float("nan"), float("-inf"), -1e13)] == [None] * 4
+    assert moment(0.0) == "1970-01-01 00:00:00"
