@@ -93,9 +93,28 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def about(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    ctx: typer.Context,
+    version: bool = typer.Option(  # noqa: ARG001 - its callback prints it
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+    url: str = typer.Option(None, "--url", help="The cache's server.", show_default="$EMBEDCACHE_URL, or embedded"),
+    name: str = typer.Option(
+        None, "--name", "-n", envvar="EMBEDCACHE_NAME", help="The cache.", show_default="embedcache"
+    ),
+    layout: str = typer.Option(None, "--layout", help="How its entries lie: packed or redisvl.", show_default="packed"),
+    json: bool = typer.Option(None, "--json", help="Print one JSON document, for programs."),
 ) -> None:
-    """Look into an embeddings cache, fill it, move it and clean it up."""
+    """Look into an embeddings cache, fill it, move it and clean it up.
+
+    The options may stand before or after the command; those after it win.
+    """
+    given = {"url": url, "name": name, "layout": layout, "json": json}
+    given = {option: value for option, value in given.items() if value is not None}
+    # Defaults of every command, which click hands on to those of a group in the same way.
+    ctx.default_map = {command: given | dict.fromkeys(("start", "status", "stop"), given) for command in _COMMANDS}
+    # `metrics` takes several names and, without any, tells of all caches, whatever the environment names.
+    named = getattr(ctx.get_parameter_source("name"), "name", None) == "COMMANDLINE"
+    ctx.default_map["metrics"] = given | {"name": [name] if named else None}
 
 
 # The base of all that click says of arguments: of click itself, or of the copy of it that newer typers carry.

@@ -51,7 +51,7 @@ class _asking:  # noqa: N801 - used as a function with settings
     def __call__(self, finding: Finding) -> Repair | None:
         if not agrees(f"{finding.fix.words}?", yes=self._yes):
             return None
-        with output.progress("Putting it right") as tell:
+        with output.steps("Putting it right") as tell:
             repaired = doctoring.repair(self._cache, finding, options.actor(), tell)
         output.note(f"{repaired.changed:,} changed, {repaired.left:,} left as they are.")
         return repaired

@@ -87,7 +87,7 @@ def import_(
         return
     if on_conflict != "skip":
         confirm(f"Importing may replace entries of {output.plain(name)}", name, yes=yes)
-    with options.opened(url, name) as cache, output.progress("Importing") as tell:
+    with options.opened(url, name) as cache, output.steps("Importing") as tell:
         report = transfer.restore_entries(cache.connection, name, file, tell, on_conflict=on_conflict)
     if json:
         output.show_json(asdict(report) | {"dry_run": False})
@@ -129,7 +129,7 @@ def convert(
             confirm(f"Converting {todo:,} entries of {output.plain(name)} in place", name, yes=yes)
         target = None if to_url is None else RedisConnection(to_url)
         try:
-            with output.progress("Converting") as tell:
+            with output.steps("Converting") as tell:
                 report = convert_entries(cache.connection, name, layout, tell, to=target, to_name=to_name, dtype=dtype)
         finally:
             if target is not None:

@@ -24,7 +24,8 @@ Url = Annotated[
     ),
 ]
 Name = Annotated[
-    str, typer.Option("--name", "-n", envvar="EMBEDCACHE_NAME", help="The cache.", rich_help_panel="Which cache")
+    str,  # $EMBEDCACHE_NAME is read before the command, so that --name before it wins over that
+    typer.Option("--name", "-n", help="The cache.", rich_help_panel="Which cache"),
 ]
 Layout = Annotated[
     Literal["packed", "redisvl"],

@@ -7,6 +7,7 @@ them, so that a text can move no cursor and colour no terminal.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import typer
 
+from embedcache.cli.exits import InterruptedWorkError
 from embedcache.entry import Text
 
 _SHOWN_CHARACTERS: Final = 60
@@ -154,6 +156,36 @@ def share(value: float | None) -> str | None:
 
 
 # ------------------------------------------------------------------------------------------------ progress
+
+
+@contextmanager
+def steps(what: str) -> Iterator[Tell]:
+    """A bar, as `progress` has it, for work that changes entries: Ctrl+C ends it between two steps.
+
+    What was done is then counted and on record. A second Ctrl+C ends it on the spot.
+
+    Raises:
+        InterruptedWorkError: From what it yields, once Ctrl+C was pressed.
+    """
+    pressed = False
+
+    def note_it(_number: int, _frame: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    def told(done: int, total: int | None) -> None:
+        tell(done, total)
+        if pressed:
+            raise InterruptedWorkError("interrupted between two steps; what was done until then stays")
+
+    with progress(what) as tell:
+        before = signal.signal(signal.SIGINT, note_it)
+        try:
+            yield told
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def clear(
                 output.show_json({"cache": name, "entries": there, "dry_run": True})
             return
         confirm(f"Removing all {there:,} entries of {output.plain(name)}", name, yes=yes)
-        with output.progress("Removing") as bar:
+        with output.steps("Removing") as bar:
             report = removal.clear_cache(cache.connection, name, lambda done: bar(done, there), options.actor())
     _show_report(report, json=json)
 
@@ -218,7 +218,7 @@ def _by_plan(
                 output.show_json(choosing.described(plan) | {"dry_run": dry_run, "changed": 0})
             return
         confirm(f"{doing} {len(plan):,} entries of {output.plain(name)}", name, yes=yes)
-        with output.progress(doing) as tell:
+        with output.steps(doing) as tell:
             report = carry(cache, plan, tell)
     _show_report(report, json=json)
 

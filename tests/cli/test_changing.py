@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 
 import pytest
 
-from embedcache import EmbeddingsCache, audit
+from embedcache import EmbeddingsCache, audit, removal
 from embedcache.vectorizers import DEFAULT_MODEL
 
 
@@ -152,3 +153,31 @@ def test_numbers_that_no_computer_holds_are_refused(run, filled, option):
     for words in (["drop", option, "9" * 400, "--yes"], ["ttl", "text 9", "--set", "9" * 400]):
         assert run(*words).code == 2
     assert count(filled) == 10
+
+
+@pytest.mark.parametrize(("words", "done"), [(["drop", "--model", "m"], 250), (["ttl", "--all", "--set", "1h"], 250)])
+def test_ctrl_c_ends_between_two_steps_and_is_on_record(run, cache, monkeypatch, words, done):
+    cache.mset([{"text": str(number), "model_name": "m", "embedding": [1.0]} for number in range(1_000)])
+    before = signal.getsignal(signal.SIGINT)
+
+    def pressing(work):
+        def carry(connection, plan, *middle_and_tell_and_actor):
+            *middle, tell, actor = middle_and_tell_and_actor
+
+            def told(looked_at, total):
+                if looked_at == done:
+                    signal.raise_signal(signal.SIGINT)
+                tell(looked_at, total)
+
+            return work(connection, plan, *middle, told, actor)
+
+        return carry
+
+    for name in ("carry_out", "set_ttl"):
+        monkeypatch.setattr(removal, name, pressing(getattr(removal, name)))
+    ended = run(*words, "--yes")
+    assert ended.code == 130
+    assert f"was cancelled: {done} of 1,000 entries" in ended.err
+    (record,) = audit.read(cache.connection, "docs")
+    assert (record.detail["outcome"], record.count) == ("cancelled", done)
+    assert signal.getsignal(signal.SIGINT) == before

@@ -148,3 +148,15 @@ def test_a_server_that_is_away_ends_with_3_and_tells_no_password(run, url):
 def test_times_beyond_the_calendar_are_shown_as_unknown():
     assert [moment(each) for each in (1e300, float("nan"), float("-inf"), -1e13)] == [None] * 4
     assert moment(0.0) == "1970-01-01 00:00:00"
+
+
+def test_options_of_the_cache_may_stand_before_the_command(run, filled, server):
+    assert run("--json", "ls").json["matching"] == 10
+    assert run("--name", "empty", "--json", "ls").json["matching"] == 0
+    assert run("--name", "empty", "ls", "--name", "docs", "--json").json["matching"] == 10
+    assert run("--url", "redis://127.0.0.1:1", "ls").code == 3
+    assert run("--url", "redis://127.0.0.1:1", "ls", "--url", server.url).code == 0
+    assert run("--layout", "redisvl", "--json", "get", "text 9").code == 1
+    assert run("--layout", "nonsense", "get", "text 9").code == 2
+    assert 'cache="empty"' in run("--name", "empty", "metrics").out
+    assert run("--url", server.url, "server", "status").code == 2
