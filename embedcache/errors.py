@@ -20,6 +20,8 @@
     ├── EmbeddedServerError                  the embedded server cannot be found or started
     ├── DashboardUnavailableError            what the dashboard needs is not installed
     ├── TransferError                        a file cannot be written, or is not a whole export
+    ├── CorpusError                          a file of texts cannot be read
+    ├── WarmingStoppedError                  a warming that ended half-way
     └── VectorizerError
         ├── ModelUnavailableError            the model cannot be loaded, or its server cannot be used
         │   └── ModelBusyError               its server asks to come back later
@@ -123,6 +125,22 @@ class TransferError(EmbedcacheError):
         super().__init__(message if row is None else f"row {row:,}: {message}")
         self.row = row
         self.reason = message
+
+
+class CorpusError(EmbedcacheError):
+    """A file of texts cannot be read, or not from some row on.
+
+    Attributes:
+        row: From which row on, counted from 1, or None where it is the file as a whole.
+    """
+
+    def __init__(self, message: str, *, row: int | None = None) -> None:
+        super().__init__(message if row is None else f"row {row:,}: {message}")
+        self.row = row
+
+
+class WarmingStoppedError(EmbedcacheError):
+    """The warming of a cache ended half-way, for none of the other reasons. What it stored stays."""
 
 
 class VectorizerError(EmbedcacheError):
