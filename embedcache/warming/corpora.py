@@ -218,7 +218,9 @@ class _LineReading(Reading):
         start = file.read(len(_UTF8_MARK))
         if start.startswith(_UTF16_MARKS):
             raise CorpusError(f"{corpus.path} is UTF-16; write it as UTF-8")
-        if start != _UTF8_MARK:
+        if start == _UTF8_MARK:
+            self._read = len(start)
+        else:
             file.seek(0)
 
     @property

@@ -104,7 +104,10 @@ class VectorizerSettings:
             function = getattr(import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise InvalidInputError(f"there is no {make!r} to be imported here: {error}") from error
-        vectorizer = function(self.model, self.cache.open(), **self.options)
+        try:
+            vectorizer = function(self.model, self.cache.open(), **self.options)
+        except TypeError as error:
+            raise InvalidInputError(f"{make} does not take these options: {error}") from error
         if not isinstance(vectorizer, BaseVectorizer):
             raise InvalidInputError(f"{make} gave a {type(vectorizer).__name__}, not a BaseVectorizer")
         return vectorizer

@@ -46,6 +46,9 @@ def _main() -> None:
         os._exit(1)  # nobody reads what Python would write at a usual end
     except EmbedcacheError as error:
         _write_line(output, {"error": type(error).__name__, "message": str(error)})
+    except Exception as error:
+        _write_line(output, {"error": type(error).__name__, "message": str(error)})
+        raise  # which shows, where errors go, from where in a function of the user's it came
 
 
 def _private_output() -> BinaryIO:
