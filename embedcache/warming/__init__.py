@@ -13,19 +13,28 @@ A warming that was cancelled or killed goes on when it is begun again: what is d
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
+from typing import Any
 
-from embedcache.entry import NEVER, TTL
+from embedcache.entry import TTL
 from embedcache.errors import InvalidInputError
-from embedcache.keyspace import check_ttl
 from embedcache.vectorizers.base import BaseVectorizer
 from embedcache.vectorizers.prompts import InputType
-from embedcache.warming.corpora import BadRow, Corpus, CorpusFormat, check_whole
+from embedcache.warming.corpora import (
+    BadRow,
+    Corpus,
+    CorpusFormat,
+    Row,
+    check_names,
+    check_whole,
+    checked_row,
+    picked_row,
+)
 from embedcache.warming.processes import warm_in_processes
-from embedcache.warming.progress import BAD_ROWS_NAMED, Progress, Tell, WarmProgress, WarmReport, tell_nobody
+from embedcache.warming.progress import BAD_ROWS_NAMED, Progress, Tell, WarmProgress, WarmReport, add_up, tell_nobody
 from embedcache.warming.settings import CacheSettings, VectorizerSettings
-from embedcache.warming.work import Part, Wants, warm_part
+from embedcache.warming.work import Part, Wants, warm_part, warm_rows
 
 __all__ = [
     "BAD_ROWS_NAMED",
@@ -36,7 +45,9 @@ __all__ = [
     "VectorizerSettings",
     "WarmProgress",
     "WarmReport",
+    "add_up",
     "warm",
+    "warm_texts",
 ]
 
 
@@ -85,14 +96,8 @@ def warm(
         WarmingStoppedError: The model failed or refused many texts in a row, or a process was ended.
     """
     check_whole("processes", processes)
-    if batch is not None:
-        check_whole("batch", batch)
-    if ttl is not None and ttl is not NEVER:
-        check_ttl(ttl)
-    if isinstance(metadata, str):
-        raise InvalidInputError(f"metadata are the names of columns, as in [{metadata!r}]")
-    texts = Corpus(Path(corpus), column, tuple(metadata), limit, file_format)
     wants = Wants(ttl, input_type, batch, dry_run)
+    texts = Corpus(Path(corpus), column, check_names(metadata), limit, file_format)
     with texts.reading():
         pass  # so that a file or column that is not there is told before a model is loaded
     if processes > 1 and not dry_run:
@@ -103,6 +108,52 @@ def warm(
     else:
         progress = Progress(tell)
         _warm_here(texts, vectorizer, wants, progress)
+    return progress.report(dry_run=dry_run)
+
+
+def warm_texts(
+    texts: Iterable[str | Mapping[str, Any]],
+    vectorizer: BaseVectorizer,
+    *,
+    column: str = "text",
+    metadata: Sequence[str] = (),
+    ttl: TTL = None,
+    input_type: InputType | None = None,
+    batch: int | None = None,
+    dry_run: bool = False,
+    tell: Tell = tell_nobody,
+) -> WarmReport:
+    """As `warm`, of texts from anywhere: gone through once, and never all in memory.
+
+    Args:
+        texts: Texts, or dicts that hold one each.
+        vectorizer: One with a cache.
+        column: In such dicts, the key of the text.
+        metadata: In such dicts, the keys of what is kept beside the vector.
+        ttl: As of `warm`.
+        input_type: As of `warm`.
+        batch: As of `warm`.
+        dry_run: As of `warm`.
+        tell: As of `warm`. Where `texts` have no length, how much of them is done, and the time left, are not known.
+    """
+    if not isinstance(vectorizer, BaseVectorizer):
+        raise InvalidInputError(f"a vectorizer is a BaseVectorizer, not {type(vectorizer).__name__}")
+    picked = check_names(metadata)
+    taken = 0
+
+    def rows() -> Iterator[Row | BadRow]:
+        nonlocal taken
+        for taken, given in enumerate(texts, 1):
+            if isinstance(given, Mapping):
+                yield picked_row(taken, given, column, picked)
+            else:
+                yield checked_row(taken, given, None)
+
+    def fraction() -> float:
+        return taken / max(len(texts), 1) if isinstance(texts, Sized) else 0.0
+
+    progress, wants = Progress(tell), Wants(ttl, input_type, batch, dry_run)
+    warm_rows(rows(), vectorizer, wants, lambda counts: progress.update(0, counts), fraction)
     return progress.report(dry_run=dry_run)
 
 

@@ -177,12 +177,7 @@ class Reading(ABC):
         """All rows."""
 
     def _picked(self, number: int, record: Mapping[str, Any]) -> Row | BadRow:
-        """The row of a record, if it can be used."""
-        corpus = self._corpus
-        missing = [name for name in (corpus.column, *corpus.metadata) if name not in record]
-        if missing:
-            return BadRow(number, f"it has no {missing[0]!r}")
-        return _checked(number, record[corpus.column], {name: record[name] for name in corpus.metadata} or None)
+        return picked_row(number, record, self._corpus.column, self._corpus.metadata)
 
     def _check_columns(self, columns: Sequence[str]) -> None:
         for name in (self._corpus.column, *self._corpus.metadata):
@@ -194,7 +189,27 @@ class Reading(ABC):
                 raise InvalidInputError(f"{self._corpus.path} has several columns {name!r}")
 
 
-def _checked(number: int, text: object, metadata: Metadata | None) -> Row | BadRow:
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of columns.
+
+    Raises:
+        InvalidInputError: They are something else.
+    """
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise InvalidInputError(f"metadata are names of columns, as in ['page'], not {names!r}")
+    return tuple(names)
+
+
+def picked_row(number: int, record: Mapping[str, Any], column: str, metadata: Sequence[str]) -> Row | BadRow:
+    """The row of a record, if it can be used; else what is wrong with it."""
+    missing = [name for name in (column, *metadata) if name not in record]
+    if missing:
+        return BadRow(number, f"it has no {missing[0]!r}")
+    return checked_row(number, record[column], {name: record[name] for name in metadata} or None)
+
+
+def checked_row(number: int, text: object, metadata: Metadata | None) -> Row | BadRow:
+    """The row, if its text and metadata can be stored; else what is wrong with it."""
     if not isinstance(text, str):
         return BadRow(number, "it has no text" if text is None else f"a text is str, not {type(text).__name__}")
     try:
@@ -262,7 +277,7 @@ class _TextReading(_LineReading):
 
     def _rows(self) -> Iterator[Row | BadRow]:
         for number, line in self._decoded_lines():
-            yield line if isinstance(line, BadRow) else _checked(number, line, None)
+            yield line if isinstance(line, BadRow) else checked_row(number, line, None)
 
 
 class _JSONReading(_LineReading):

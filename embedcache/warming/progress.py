@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -96,6 +96,22 @@ class WarmReport:
     bad_rows: tuple[BadRow, ...]
     seconds: float
     dry_run: bool
+
+
+def add_up(reports: Iterable[WarmReport]) -> WarmReport:
+    """One report of several, such as those of Dask's partitions; its seconds are those of all together."""
+    several = list(reports)
+    bad_rows = [bad for each in several for bad in each.bad_rows]
+    return WarmReport(
+        rows=sum(each.rows for each in several),
+        hits=sum(each.hits for each in several),
+        missing=sum(each.missing for each in several),
+        computed=sum(each.computed for each in several),
+        failed=sum(each.failed for each in several),
+        bad_rows=tuple(bad_rows[:BAD_ROWS_NAMED]),
+        seconds=sum(each.seconds for each in several),
+        dry_run=any(each.dry_run for each in several),
+    )
 
 
 Tell: TypeAlias = Callable[[WarmProgress], object]

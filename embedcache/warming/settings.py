@@ -127,12 +127,15 @@ class VectorizerSettings:
     def shared(self) -> BaseVectorizer:
         """The vectorizer that all who have these settings use in this process; made by the first of them.
 
-        It stays open as long as the process runs. Threads may use it at the same time.
+        It stays open as long as the process runs. Threads may use it at the same time. Unless the options say
+        otherwise, its `single_flight` is ``shared``: others with these settings are at work elsewhere.
         """
         key = self.to_json()
         with _shared_lock:
             if key not in _shared:
                 _shared[key] = self.open()
+                if "single_flight" not in self.options:
+                    _shared[key].single_flight = "shared"
             return _shared[key]
 
     def to_json(self) -> str:

@@ -17,7 +17,7 @@ import xxhash
 
 from embedcache.cache import EmbeddingsCache
 from embedcache.commands import CHUNK_BYTES, CHUNK_ENTRIES
-from embedcache.entry import TTL, CacheItem, Metadata, Text
+from embedcache.entry import NEVER, TTL, CacheItem, Metadata, Text
 from embedcache.errors import (
     EmbedcacheError,
     EmbeddingFailedError,
@@ -26,6 +26,7 @@ from embedcache.errors import (
     ReadOnlyError,
     WarmingStoppedError,
 )
+from embedcache.keyspace import check_ttl
 from embedcache.vectorizers.base import BaseVectorizer
 from embedcache.vectorizers.flights import flights
 from embedcache.vectorizers.planning import Call, Wanted
@@ -34,7 +35,7 @@ from embedcache.vectorizers.report import Matrix
 from embedcache.vectorizers.single_flight import SingleFlight
 from embedcache.vectorizers.steps import Plan, Store, run
 from embedcache.vectorizers.work import Work
-from embedcache.warming.corpora import BadRow, Corpus, Reading, Row
+from embedcache.warming.corpora import BadRow, Corpus, Row, check_whole
 from embedcache.warming.progress import Counts
 
 TellCounts: TypeAlias = Callable[[Counts], object]
@@ -77,12 +78,21 @@ class Wants:
         input_type: What the texts are, for models that tell queries from documents.
         batch: How many texts to compute and store at a time; None is the vectorizer's own number.
         dry_run: Whether to count them and do nothing else.
+
+    Raises:
+        InvalidInputError: TTL or batch cannot be used.
     """
 
     ttl: TTL = None
     input_type: InputType | None = None
     batch: int | None = None
     dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch is not None:
+            check_whole("batch", self.batch)
+        if self.ttl is not None and self.ttl is not NEVER:
+            check_ttl(self.ttl)
 
 
 def warm_part(corpus: Corpus, part: Part, vectorizer: BaseVectorizer, wants: Wants, tell: TellCounts) -> Counts:
@@ -104,9 +114,29 @@ def warm_part(corpus: Corpus, part: Part, vectorizer: BaseVectorizer, wants: Wan
         VectorizerError: The model cannot be used.
         WarmingStoppedError: The model failed, or refused many texts in a row.
     """
-    cache = _writable_cache(vectorizer, dry_run=wants.dry_run)
     with corpus.reading() as reading:
-        return _Warming(vectorizer, cache, wants, reading, tell).run(part)
+        rows = (row for row in reading if part.has(row))
+        return warm_rows(rows, vectorizer, wants, tell, lambda: reading.fraction)
+
+
+def warm_rows(
+    rows: Iterator[Row | BadRow],
+    vectorizer: BaseVectorizer,
+    wants: Wants,
+    tell: TellCounts,
+    fraction: Callable[[], float],
+) -> Counts:
+    """As `warm_part`, of rows from anywhere.
+
+    Args:
+        rows: The rows.
+        vectorizer: As there.
+        wants: As there.
+        tell: As there.
+        fraction: How much of the rows was taken, from 0 to 1.
+    """
+    cache = _writable_cache(vectorizer, dry_run=wants.dry_run)
+    return _Warming(vectorizer, cache, wants, tell, fraction).run(rows)
 
 
 def _writable_cache(vectorizer: BaseVectorizer, *, dry_run: bool) -> EmbeddingsCache:
@@ -122,13 +152,18 @@ class _Warming:
     """The work on one part, while it is under way."""
 
     def __init__(
-        self, vectorizer: BaseVectorizer, cache: EmbeddingsCache, wants: Wants, reading: Reading, tell: TellCounts
+        self,
+        vectorizer: BaseVectorizer,
+        cache: EmbeddingsCache,
+        wants: Wants,
+        tell: TellCounts,
+        fraction: Callable[[], float],
     ) -> None:
         self._vectorizer = vectorizer
         self._cache = cache
         self._wants = wants
-        self._reading = reading
         self._tell = tell
+        self._fraction_taken = fraction
         self._wanted = vectorizer._wanted(None, wants.ttl, wants.input_type)
         self._model_name = vectorizer.model_name_for(self._wanted.input_type)
         self._batch = vectorizer._chunk_size if wants.batch is None else wants.batch
@@ -138,8 +173,7 @@ class _Warming:
         self._refused_in_a_row = 0
         self._lacking = _Distinct()
 
-    def run(self, part: Part) -> Counts:
-        rows = (row for row in self._reading if part.has(row))
+    def run(self, rows: Iterator[Row | BadRow]) -> Counts:
         while some := _next_rows(rows):
             self._look_up(some)
             self._say()
@@ -157,7 +191,7 @@ class _Warming:
     def _say(self) -> None:
         counts = self._counts
         # What waits was read and is not done: a small corpus is read at once, and computed for minutes.
-        counts.fraction = self._reading.fraction * counts.rows / max(counts.rows + len(self._waiting), 1)
+        counts.fraction = self._fraction_taken() * counts.rows / max(counts.rows + len(self._waiting), 1)
         self._tell(counts)
 
     # ---------------------------------------------------------------------------------------- looking up

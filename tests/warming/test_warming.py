@@ -277,7 +277,7 @@ def test_a_server_that_is_away_ends_it_before_anything_is_computed(tmp_path: Pat
         ({"processes": True}, "processes is a whole number above zero, not True"),
         ({"processes": 2}, "several processes need VectorizerSettings"),
         ({"batch": 0}, "batch is a whole number above zero"),
-        ({"metadata": "page"}, r"names of columns, as in \['page'\]"),
+        ({"metadata": "page"}, r"names of columns, as in \['page'\], not 'page'"),
         ({"input_type": "tweet"}, "'query', 'document' or None"),
     ],
 )
