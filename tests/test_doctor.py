@@ -259,6 +259,21 @@ def test_entries_of_redisvl_programs_get_a_ttl_too(server: Server) -> None:
         assert 0 < server.pttl(key) <= 60_000
 
 
+def test_the_ttl_of_a_cache_is_told_by_its_entries_where_it_is_not_said(server: Server) -> None:
+    with EmbeddingsCache("c", redis_url=server.url, stats=False) as cache:
+        cache.mset(items(f"text {number}" for number in range(16)), ttl=500)
+        cache.mset(items(["a", "b"]), ttl=900)
+        lasting = cache.mset(items(["left", "behind"]))
+        finding = only(doctor.examine(cache))
+        assert (finding.kind, finding.count, set(finding.sample)) == (Kind.NO_TTL, 2, set(lasting))
+        assert "opened without a TTL" in finding.explanation
+        assert "500 s" in finding.fix.words
+        assert doctor.repair(cache, finding, "ada").changed == 2
+        assert all(0 < server.pttl(key) <= 500_000 for key in lasting)
+        cache.mset(items(["one", "more", "than", "a", "tenth"]), ttl=NEVER)
+        assert doctor.examine(cache).is_well
+
+
 # ------------------------------------------------------------------------------------------------ the server's setting
 
 

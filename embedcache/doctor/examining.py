@@ -44,6 +44,8 @@ BIG_TEXT_BYTES: Final = 64 * 1024
 
 _SEVERITIES: Final[tuple[Severity, ...]] = ("problem", "warning", "note")
 _MODELS_NAMED: Final = 3
+_NEARLY_ALL: Final = 0.9
+"""Where so many entries have a TTL, those that have none are what a crash or an older program left."""
 _WIDTHS: Final = np.zeros(max(dtype.code for dtype in DTYPES) + 1, np.int64)
 for _dtype in DTYPES:
     _WIDTHS[_dtype.code] = _dtype.item.itemsize
@@ -141,17 +143,7 @@ def _of_entries(cache: EmbeddingsCache, index: EntryIndex, big_text_bytes: int) 
             f" the rarer dimension are meant: {words}"
         )
         yield _of_plan(index, strays, Kind.MIXED_DIMENSIONS, "problem", explanation, RemoveEntries)
-    ttl = cache.ttl
-    lasting = np.flatnonzero(readable & np.isposinf(index.expires_at))
-    if ttl is not None and len(lasting):
-        yield _of_plan(
-            index,
-            lasting,
-            Kind.NO_TTL,
-            "note",
-            f"the cache's TTL is {ttl:,} s, and these were stored before it had one, or with NEVER",
-            lambda plan: GiveTTL(plan, ttl),
-        )
+    yield from _lasting(cache, index, readable)
     big = np.flatnonzero(readable & (_head_bytes(index) >= big_text_bytes))
     if len(big):
         explanation = (
@@ -159,6 +151,30 @@ def _of_entries(cache: EmbeddingsCache, index: EntryIndex, big_text_bytes: int) 
             " read a few thousand words at most"
         )
         yield _of_plan(index, big, Kind.BIG_TEXTS, "note", explanation, RemoveEntries)
+
+
+def _lasting(cache: EmbeddingsCache, index: EntryIndex, readable: npt.NDArray[np.bool_]) -> Iterator[Finding]:
+    """The entries that never expire, where the cache has a TTL."""
+    lasting = np.flatnonzero(readable & np.isposinf(index.expires_at))
+    ttl = cache.ttl or _usual_ttl(index, readable)
+    if ttl is None or not len(lasting):
+        return
+    explanation = f"the cache's TTL is {ttl:,} s, and these were stored before it had one, or with NEVER"
+    if cache.ttl is None:
+        explanation = (
+            f"the cache was opened without a TTL, and nearly all of its entries have one, {ttl:,} s more often than any"
+            " other: these were stored without it, or with NEVER"
+        )
+    yield _of_plan(index, lasting, Kind.NO_TTL, "note", explanation, lambda plan: GiveTTL(plan, ttl))
+
+
+def _usual_ttl(index: EntryIndex, readable: npt.NDArray[np.bool_]) -> int | None:
+    """The TTL of those who write to the cache, as far as its entries tell: nearly all have one, and most often this."""
+    own = index.ttl[readable & (index.ttl > 0)]
+    if not len(own) or len(own) < _NEARLY_ALL * np.count_nonzero(readable):
+        return None
+    different, counts = np.unique(own, return_counts=True)
+    return int(different[counts.argmax()])
 
 
 def _strays(index: EntryIndex) -> tuple[Positions, str]:
