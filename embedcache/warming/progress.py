@@ -60,7 +60,7 @@ class WarmProgress:
         fraction: How much of the corpus is done, from 0 to 1, by its bytes or, of Parquet, by its rows.
         seconds: Since it began.
         rate: Rows per second, over the last half minute.
-        seconds_left: By that speed; None where nothing was done yet.
+        seconds_left: By that speed; None while it is not known, as after the first batch, before which the model loads.
     """
 
     done: int
@@ -137,6 +137,7 @@ class Progress:
         self._began = clock()
         self._parts = [Counts() for _ in range(parts)]
         self._past = deque([(self._began, 0, 0.0)])
+        self._computes = False
 
     def update(self, part: int, counts: Counts) -> None:
         """Takes what one part has done by now, and tells of the whole."""
@@ -146,23 +147,29 @@ class Progress:
     def now(self) -> WarmProgress:
         """How far it is."""
         now = self._clock()
+        computed = sum(each.computed for each in self._parts)
         done = sum(each.rows for each in self._parts)
         fraction = sum(each.fraction for each in self._parts) / len(self._parts)
+        if computed and not self._computes:  # what was before went into loading the model, and is not to be expected
+            self._computes = True
+            self._past.clear()
         self._past.append((now, done, fraction))
         while len(self._past) > 2 and self._past[1][0] <= now - _WINDOW_SECONDS:  # noqa: PLR2004 - two make a span
             self._past.popleft()
         since, done_then, fraction_then = self._past[0]
-        seconds = now - since
-        speed = (fraction - fraction_then) / seconds if seconds else 0.0
+        speed = (fraction - fraction_then) / (now - since) if now > since else 0.0
+        if now <= since:
+            since, done_then = self._began, 0
+        seconds_left = (1.0 - fraction) / speed if speed > 0 else None
         return WarmProgress(
             done=done,
             hits=sum(each.hits for each in self._parts),
-            computed=sum(each.computed for each in self._parts),
+            computed=computed,
             failed=sum(each.failed for each in self._parts),
             fraction=fraction,
             seconds=now - self._began,
-            rate=(done - done_then) / seconds if seconds else 0.0,
-            seconds_left=(1.0 - fraction) / speed if speed > 0 else None,
+            rate=(done - done_then) / (now - since) if now > since else 0.0,
+            seconds_left=0.0 if fraction >= 1 else seconds_left,
         )
 
     def report(self, *, dry_run: bool) -> WarmReport:

@@ -188,6 +188,19 @@ def test_rate_and_time_left_go_by_the_last_half_minute() -> None:
     assert told[-1].seconds_left == pytest.approx(49 * 60)
 
 
+def test_the_time_that_loading_the_model_takes_is_not_expected_again() -> None:
+    now = 0.0
+    told: list[WarmProgress] = []
+    progress = Progress(told.append, clock=lambda: now)
+    progress.update(0, Counts())
+    now = 20.0
+    progress.update(0, Counts(rows=10, computed=10, fraction=0.1))
+    assert (told[-1].rate, told[-1].seconds_left) == (0.5, None)
+    now = 21.0
+    progress.update(0, Counts(rows=20, computed=20, fraction=0.2))
+    assert (told[-1].rate, told[-1].seconds_left) == (10, pytest.approx(8))
+
+
 def test_parts_are_added_up() -> None:
     told: list[WarmProgress] = []
     progress = Progress(told.append, parts=2)
