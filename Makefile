@@ -11,6 +11,7 @@ NONE_CHOSEN := 5
 
 .PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large test-wheel audit cluster bench-cluster
 .PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large audit cluster bench-cluster bench-transfer
+.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large audit cluster bench-cluster docs
 
 help:
 	@echo "make run    the dashboard on http://$(ADDRESS):$(PORT), with the embedded server;"
@@ -20,6 +21,7 @@ help:
 	@echo "make test-wheel  the built wheel, installed where nothing else is: the dashboard, types, other Pythons"
 	@echo "make cluster  many of those tests once more on a Redis Cluster, with longer failovers and moves of slots"
 	@echo "make lint   ruff (flake8-bandit's rules among its own), mypy --strict, import contracts"
+	@echo "make docs   the documentation as a site of its own, in site/"
 	@echo "make format ruff's formatting and safe fixes"
 	@echo "make audit  known vulnerabilities of the packages installed here"
 	@echo "make bench  the cache beside raw redis-py, vectorizers beside their model, then the cache beside RedisVL's"
@@ -63,6 +65,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Strictly: a link that leads nowhere ends the build. The variable silences an advertisement.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 audit: $(VENV)/.dev
 	@$(BIN)/python tests/audit_packages.py
 
@@ -99,7 +105,7 @@ browser: $(VENV)/.dev
 	@$(BIN)/python tests/install_browser.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

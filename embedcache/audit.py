@@ -103,7 +103,7 @@ def amend(
         detail: Takes the place of the detail before.
 
     Raises:
-        As `record`.
+        EmbedcacheError: As `record`.
     """
     written = replace(known, count=int(count), bytes=int(size), detail=_checked_detail(detail))
     connection.drive(_amend(Keyspace(known.cache_name), known, written))
