@@ -21,9 +21,8 @@ LOADING = {"img": "src", "script": "src", "iframe": "src", "source": "src", "obj
 REMOTE = re.compile(r"(?:https?:)?//")
 
 
-def python_of(page: str) -> str:
-    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.DOTALL | re.MULTILINE)
-    return code
+def blocks_of(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
 class Loaded(HTMLParser):
@@ -86,8 +85,9 @@ def test_a_page_with_python_has_a_test(page: str) -> None:
 def test_the_first_page(valkey: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("EMBEDCACHE_URL", valkey.url)
     names: dict[str, Any] = {}
-    exec(python_of("index.md"), names)  # noqa: S102 - it is ours
-    assert f"# {capsys.readouterr().out}" in python_of("index.md")
+    (code,) = blocks_of("index.md")
+    exec(code, names)  # noqa: S102 - it is ours
+    assert f"# {capsys.readouterr().out}" in code
     names["vectorizer"].cache.close()
 
 
@@ -99,6 +99,17 @@ def test_the_page_on_transfer(
     monkeypatch.chdir(tmp_path)
     with EmbeddingsCache("answers") as cache:
         cache.set("What is AI?", "my-model", [0.5, 1.0])
-    exec(python_of("transfer.md"), {})  # noqa: S102 - it is ours
+    (code,) = blocks_of("transfer.md")
+    exec(code, {})  # noqa: S102 - it is ours
     assert capsys.readouterr().out == "1 0\n{'my-model': 1}\n"
     assert (tmp_path / "answers.parquet").is_file()
+
+
+def test_the_operation_on_the_page_about_architecture(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EMBEDCACHE_URL", valkey.url)
+    names: dict[str, Any] = {}
+    for code in blocks_of("architecture.md"):
+        exec(code, names)  # noqa: S102 - it is ours
+    assert f"# {capsys.readouterr().out}" in code
