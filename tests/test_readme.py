@@ -24,3 +24,13 @@ def test_the_ten_lines_of_python(valkey: Server, monkeypatch: pytest.MonkeyPatch
     assert names["hits"].tolist() == [True, False]
     assert len(valkey.plain_keys()) == 2
     names["cache"].close()
+
+
+def test_its_links_and_pictures_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", README.read_text())
+    assert len(targets) > 8
+    assert [target for target in targets if not (README.parent / target).is_file()] == []
+
+
+def test_it_is_one_screen() -> None:
+    assert len(README.read_text().splitlines()) <= 60
