@@ -58,6 +58,12 @@ def test_it_is_built_with_every_page(site: Path) -> None:
     assert "Keep a Changelog" in (site / "changelog" / "index.html").read_text()
 
 
+def test_the_reference_has_every_method_of_a_cache(site: Path) -> None:
+    page = (site / "reference" / "cache" / "index.html").read_text()
+    public = [name for name in dir(EmbeddingsCache) if not name.startswith("_")]
+    assert [name for name in public if f'id="embedcache.EmbeddingsCache.{name}"' not in page] == []
+
+
 def test_it_asks_no_other_host_for_anything(site: Path) -> None:
     asked: dict[str, list[str]] = {}
     for page in site.rglob("*.html"):
