@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import runpy
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,28 +139,6 @@ def test_an_actor_of_rays_embeds_batch_after_batch(valkey: Server, tmp_path: Pat
 # ------------------------------------------------------------------------------------------------ page and examples
 
 
-@pytest.mark.model
-def test_dasks_example_runs(valkey: Server, tmp_path: Path) -> None:
-    texts = ["What is AI?", "What is a cache?", "What is AI?"]
-    corpus, target = write(tmp_path / "corpus.parquet", texts), tmp_path / "vectors"
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "dask_embed.py"), str(corpus), str(target)],
-        env=os.environ | {"EMBEDCACHE_URL": valkey.url, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "3 rows: 2 computed, 1 hits, 0 bad\n", done.stderr
-    with EmbeddingsCache("dask-example", redis_url=valkey.url) as cache:
-        kept, hits = cache.mget_embeddings(texts, DEFAULT_MODEL)
-    assert hits.all()
-    written = pd.read_parquet(target)
-    assert list(written["text"]) == texts
-    np.testing.assert_array_equal(np.stack(written["embedding"]), kept)
-
-
 def test_rays_example_says_what_its_class_takes(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDCACHE_URL", valkey.url)
     how = runpy.run_path(str(ROOT / "examples" / "ray_embed.py"))["HOW"]
@@ -191,3 +168,28 @@ def test_the_pages_code_runs(
         exec(shortened, names)  # noqa: S102 - it is ours
     assert capsys.readouterr().out.splitlines()[0] == re.findall(r"print\(.*\)  # (.*)", warm)[-1]
     assert set(computed(tmp_path / "log")) == {"one", "two"}
+
+
+@pytest.mark.model
+def test_dasks_example_runs_on_a_scheduler_of_ones_own(
+    machines: Client,
+    valkey: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts = ["What is AI?", "What is a cache?", "What is AI?"]
+    corpus, target = write(tmp_path / "corpus.parquet", texts), tmp_path / "vectors"
+    url = valkey.url
+    machines.run(lambda: os.environ.update(EMBEDCACHE_URL=url))  # `os.environ` itself would be sent as a copy
+    words = ["dask_embed.py", str(corpus), str(target), machines.scheduler.address]
+    monkeypatch.setattr(sys, "argv", words)
+    runpy.run_path(str(ROOT / "examples" / "dask_embed.py"), run_name="__main__")
+    assert capsys.readouterr().out == "3 rows: 2 computed, 1 hits, 0 bad\n"
+    with EmbeddingsCache("dask-example", redis_url=valkey.url) as cache:
+        kept, hits = cache.mget_embeddings(texts, DEFAULT_MODEL)
+    assert hits.all()
+    assert kept.shape == (3, 384)
+    written = pd.read_parquet(target)
+    assert list(written["text"]) == texts
+    np.testing.assert_array_equal(np.stack(written["embedding"]), kept)

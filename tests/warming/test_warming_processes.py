@@ -10,15 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from flying import until
 from servers import Server
 from warmed import MODEL, computed, settings_of, texts_of, workers, write
 
-from embedcache import EmbeddingsCache, HFTextVectorizer
+from embedcache import EmbeddingsCache
 from embedcache.errors import CacheUnavailableError, EmbedcacheError, InvalidInputError, WarmingStoppedError
-from embedcache.warming import CacheSettings, VectorizerSettings, WarmProgress, warm
+from embedcache.warming import VectorizerSettings, WarmProgress, warm
 
 BATCH = 16
 TEXTS = texts_of(600)
@@ -171,16 +170,3 @@ def test_what_cannot_be_used_is_told_before_a_process_is_started(valkey: Server,
     with pytest.raises(InvalidInputError, match="no column 'body'"):
         warm(write(tmp_path / "c.csv", ["a"]), settings_of(valkey.url, log), column="body", processes=2)
     assert workers(log) == []
-
-
-@pytest.mark.model
-def test_processes_load_the_bundled_model_where_something_is_missing(valkey: Server, tmp_path: Path) -> None:
-    settings = VectorizerSettings(cache=CacheSettings("w", redis_url=valkey.url))
-    report = warm(write(tmp_path / "c.parquet", ["What is AI?"] * 3), settings, processes=2)
-    assert (report.computed, report.hits) == (1, 2)
-    with EmbeddingsCache("w", redis_url=valkey.url) as cache:
-        vectorizer = HFTextVectorizer(cache=cache)
-        vector = vectorizer.embed("What is AI?")
-        assert not vectorizer.loaded
-    assert vector.shape == (384,)
-    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
