@@ -6,6 +6,7 @@ from enum import IntEnum
 
 from embedcache.errors import (
     CacheUnavailableError,
+    CorpusError,
     EmbedcacheError,
     EmbeddedServerError,
     InvalidInputError,
@@ -49,6 +50,7 @@ _CODES: tuple[tuple[type[Exception], Exit], ...] = (
     (ServerReplyError, Exit.REFUSED),
     (RefusedError, Exit.REFUSED),
     (TransferError, Exit.FILE),
+    (CorpusError, Exit.FILE),
     (InterruptedWorkError, Exit.INTERRUPTED),
     (ImportError, Exit.USAGE),  # of an extra that is not installed
     (EmbedcacheError, Exit.INCOMPLETE),  # what has no code of its own ended something half-way
