@@ -24,6 +24,9 @@ def export(
         typer.Option("--format", help="Of the file.", show_default="as its name ends, else parquet"),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="A file of that name may go.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what was read if this is interrupted, and go on from there.")
+    ] = False,
     contains: choosing.Contains = None,
     model: choosing.OfModel = None,
     metadata: choosing.Field = None,
@@ -50,6 +53,7 @@ def export(
                 tell,
                 file_format=file_format or ("jsonl" if lines else "parquet"),
                 replace=replace,
+                resume=resume,
             )
     if json:
         output.show_json(asdict(report))
@@ -68,10 +72,14 @@ def import_(
         Literal["skip", "overwrite", "newer"],
         typer.Option("--on-conflict", help="What happens to entries that the cache has already."),
     ] = "skip",
+    check_first: Annotated[
+        bool, typer.Option("--check-first", help="Go through the whole file before anything is written.")
+    ] = False,
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
     url: options.Url = None,
     name: options.Name = options.DEFAULT_NAME,
+    layout: options.Layout = "packed",
     json: options.Json = False,
 ) -> None:
     """Write the entries of an exported file into a cache. Begun again, it goes on where it ended."""
@@ -88,7 +96,9 @@ def import_(
     if on_conflict != "skip":
         confirm(f"Importing may replace entries of {output.plain(name)}", name, yes=yes)
     with options.opened(url, name) as cache, output.steps("Importing") as tell:
-        report = transfer.restore_entries(cache.connection, name, file, tell, on_conflict=on_conflict)
+        report = transfer.restore_entries(
+            cache.connection, name, file, tell, on_conflict=on_conflict, layout=layout, check_first=check_first
+        )
     if json:
         output.show_json(asdict(report) | {"dry_run": False})
         return
@@ -130,7 +140,9 @@ def convert(
         target = None if to_url is None else RedisConnection(to_url)
         try:
             with output.steps("Converting") as tell:
-                report = convert_entries(cache.connection, name, layout, tell, to=target, to_name=to_name, dtype=dtype)
+                report = convert_entries(
+                    cache.connection, name, layout, tell, to=target, to_name=to_name, dtype=dtype, actor=options.actor()
+                )
         finally:
             if target is not None:
                 target.close()
