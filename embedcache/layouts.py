@@ -15,8 +15,9 @@ def entry_layout(name: str, dtype: codec.StoredDtype) -> EntryLayout:
     Raises:
         InvalidInputError: There is none of that name, or it has no such dtype.
     """
-    if name == "packed":
+    known = name if isinstance(name, str) else ""  # an array cannot be compared
+    if known == "packed":
         return PACKED
-    if name == "redisvl":
+    if known == "redisvl":
         return RedisVLLayout(dtype)
     raise InvalidInputError(f"layout is packed or redisvl, not {name!r}")

@@ -60,7 +60,7 @@ class WatchedCache:
         slow_lookup_seconds: float | None,
         slow_lookup_texts: bool,
     ) -> None:
-        if slow_lookup_seconds is not None and not slow_lookup_seconds >= 0:
+        if slow_lookup_seconds is not None and not _is_duration(slow_lookup_seconds):
             raise InvalidInputError(f"slow_lookup_seconds is a number from 0 on, or None, not {slow_lookup_seconds!r}")
         self.connection = connection
         self.observer: Observer | None = None
@@ -393,3 +393,7 @@ def _is_amount(value: object) -> bool:
         return 0 <= float(value) <= _LARGEST_AMOUNT
     except (OverflowError, TypeError, ValueError):  # a number past any float, an array
         return False
+
+
+def _is_duration(seconds: object) -> bool:
+    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds >= 0

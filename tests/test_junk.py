@@ -230,6 +230,18 @@ def test_a_method_of_the_cache(
         runner.run(cache.aclose())
 
 
+OPTIONS = [name for name in inspect.signature(EmbeddingsCache).parameters if name != "redis_url"]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@settings(max_examples=40)
+@given(value=junk)
+def test_an_option_of_the_cache(name: str, value: Any) -> None:
+    options: dict[str, Any] = {"redis_url": "unix:///nowhere.sock", "stats": False, name: value}
+    error = refusal(lambda: EmbeddingsCache(**options).close())
+    assert error is None or str(error)
+
+
 # ------------------------------------------------------------------------------------------------ vectorizers
 
 VECTORIZER_METHODS = [name for name in methods_of(CustomVectorizer) if name != "model_name_for"]
