@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+
 import pytest
 from building import Archives, Environment, build, empty_environment
 
@@ -12,11 +15,12 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Archives:
 
 
 @pytest.fixture(scope="session")
-def installed(archives: Archives, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def installed(archives: Archives, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """The wheel with the extras of the dashboard, the embedded server and the model."""
     environment = empty_environment(tmp_path_factory.mktemp("all") / "venv")
     environment.install(f"{archives.wheel}[dashboard,server,hf]")
-    return environment
+    yield environment
+    shutil.rmtree(environment.folder)  # pytest keeps folders of three runs, and this one has two gigabytes
 
 
 @pytest.fixture(scope="session")
