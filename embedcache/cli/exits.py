@@ -7,6 +7,7 @@ from enum import IntEnum
 from embedcache.errors import (
     CacheUnavailableError,
     CorpusError,
+    DashboardUnavailableError,
     EmbedcacheError,
     EmbeddedServerError,
     InvalidInputError,
@@ -23,7 +24,7 @@ class Exit(IntEnum):
     DONE = 0
     NOTHING = 1  # there is no such entry, or something was found that is not well
     USAGE = 2  # typer's own code for arguments that cannot be read
-    UNAVAILABLE = 3  # the server, or the model
+    UNAVAILABLE = 3  # the server, the model, or the dashboard's packages
     REFUSED = 4  # by the server, by read-only, or not confirmed
     FILE = 5
     INCOMPLETE = 6  # it ended half-way; what was done stays
@@ -45,6 +46,7 @@ _CODES: tuple[tuple[type[Exception], Exit], ...] = (
     (InvalidInputError, Exit.USAGE),
     (CacheUnavailableError, Exit.UNAVAILABLE),
     (EmbeddedServerError, Exit.UNAVAILABLE),
+    (DashboardUnavailableError, Exit.UNAVAILABLE),
     (VectorizerError, Exit.UNAVAILABLE),
     (ReadOnlyError, Exit.REFUSED),
     (ServerReplyError, Exit.REFUSED),
