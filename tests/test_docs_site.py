@@ -97,20 +97,6 @@ def test_the_first_page(valkey: Server, monkeypatch: pytest.MonkeyPatch, capsys:
     names["vectorizer"].cache.close()
 
 
-def test_the_page_on_transfer(
-    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-
-    monkeypatch.setenv("EMBEDCACHE_URL", valkey.url)
-    monkeypatch.chdir(tmp_path)
-    with EmbeddingsCache("answers") as cache:
-        cache.set("What is AI?", "my-model", [0.5, 1.0])
-    (code,) = blocks_of("transfer.md")
-    exec(code, {})  # noqa: S102 - it is ours
-    assert capsys.readouterr().out == "1 0\n{'my-model': 1}\n"
-    assert (tmp_path / "answers.parquet").is_file()
-
-
 def test_the_operation_on_the_page_about_architecture(
     valkey: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,6 +62,7 @@ READS: dict[str, tuple[Any, ...]] = {
     "why": ("unknown", MODEL),
 }
 LOCAL: dict[str, tuple[Any, ...]] = {
+    "cached": (MODEL,),
     "flush_stats": (),
     "key_for": ("a", MODEL),
     "owns": (KEY,),
