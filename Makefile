@@ -49,7 +49,7 @@ test-wheel: $(VENV)/.dev browser
 
 # Tests of what a Cluster can do, too: not of one server's words about itself, of its replicas, of programs of others.
 ON_CLUSTER := audit cluster_failover contract convert editing flight_locks inspector removal removal_ends restore sampling \
-	transfer ttl walking
+	transfer transfer_layouts transfer_readers transfer_resumed ttl walking
 
 cluster: $(VENV)/.dev
 	EMBEDCACHE_TEST_CLUSTER=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ON_CLUSTER:%=tests/test_%.py) \

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import resource
 import signal
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import exporting
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 import pytest
-import redis
+from exporting import FORMATS, KILLED, CancelledError, cache, expiries, export, fill, stop_after, values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -28,9 +24,10 @@ from servers import Server
 from embedcache import EmbeddingsCache, transfer
 from embedcache.connection import RedisConnection
 from embedcache.errors import CacheUnavailableError, ForeignKeyError, InvalidInputError, ReadOnlyError, TransferError
-from embedcache.transfer.convert import convert_entries
 
-FORMATS = ("parquet", "jsonl")
+# Fixtures. Imported by name, they would be hidden by the arguments that ask for them.
+connection, plain, target = exporting.connection, exporting.plain, exporting.target
+
 HOSTILE = [
     "<script>alert(1)</script>",
     "=1+1",
@@ -41,73 +38,6 @@ HOSTILE = [
     "🧮" * 200,
     "é",
 ]
-DAY = 86_400
-
-
-class CancelledError(Exception):
-    """What a caller's `tell` raises."""
-
-
-@pytest.fixture(params=["scripts", "no scripts"])
-def connection(request: pytest.FixtureRequest, server: Server) -> Iterator[RedisConnection]:
-    """A connection by which scripts may be run, or may not."""
-    user: dict[str, Any] = {}
-    if request.param == "no scripts":
-        server.raw.execute_command("ACL", "SETUSER", "plain", "reset", "on", ">word", "~*", "+@all", "-@scripting")
-        user = {"username": "plain", "password": "word"}
-    client = redis.Redis(unix_socket_path=str(server.socket), **user)
-    yield RedisConnection(client=client)
-    client.close()
-    server.raw.execute_command("ACL", "DELUSER", "plain")
-
-
-@pytest.fixture
-def plain(valkey: Server) -> Iterator[RedisConnection]:
-    """A connection to the kind of server that the package embeds."""
-    opened = RedisConnection(valkey.url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(params=FORMATS)
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A file to export to, its suffix the format."""
-    return tmp_path / f"entries.{request.param}"
-
-
-def export(connection: RedisConnection, target: Path, name: str = "c", **options: Any) -> transfer.ExportReport:
-    return transfer.export_entries(connection, name, target, file_format=target.suffix[1:], **options)  # type: ignore[arg-type]
-
-
-def cache(server: Server, name: str = "c", **options: Any) -> EmbeddingsCache:
-    return EmbeddingsCache(name, redis_url=server.url, stats=False, **options)
-
-
-def fill(server: Server, count: int = 30, *, dimensions: int = 4, dtype: str = "float32", model: str = "m") -> None:
-    vectors = np.random.default_rng(1).standard_normal((count, dimensions))
-    with cache(server, dtype=dtype) as opened:
-        opened.mset(
-            [
-                {
-                    "text": f"{dtype} text {n}",
-                    "model_name": model,
-                    "embedding": vectors[n],
-                    "metadata": {"page": n, "ü": [1.0, None, {"deep": True}]} if n % 2 else None,
-                    "ttl": DAY + n if n % 3 else None,
-                }
-                for n in range(count)
-            ]
-        )
-
-
-def values(server: Server) -> dict[bytes, bytes]:
-    return {key: server.raw.get(key) for key in server.raw.scan_iter()}  # type: ignore[misc]
-
-
-def expiries(server: Server) -> dict[bytes, float]:
-    """When each key expires, in Unix milliseconds by this machine's clock, or -1."""
-    left = {key: server.raw.pttl(key) for key in server.raw.scan_iter()}
-    return {key: time.time() * 1000 + ms if ms >= 0 else -1 for key, ms in left.items()}
 
 
 # ------------------------------------------------------------------------------------------------ there and back
@@ -288,18 +218,10 @@ def test_steps_are_bounded_in_bytes_too(valkey: Server, plain: RedisConnection, 
     assert max(np.diff(told)) <= 16 if target.suffix == ".parquet" else 9
 
 
-def _stop_after(count: int) -> Callable[[int, int | None], None]:
-    def tell(done: int, _total: int | None) -> None:
-        if done >= count:
-            raise CancelledError
-
-    return tell
-
-
 def test_a_cancelled_export_leaves_nothing(valkey: Server, plain: RedisConnection, target: Path) -> None:
     fill(valkey, 2_500)
     with pytest.raises(CancelledError):
-        export(plain, target, tell=_stop_after(500))
+        export(plain, target, tell=stop_after(500))
     assert list(target.parent.iterdir()) == []
 
 
@@ -309,26 +231,12 @@ def test_a_cancelled_restore_goes_on_where_it_ended(valkey: Server, plain: Redis
     before = values(valkey)
     valkey.raw.flushall()
     with pytest.raises(CancelledError):
-        transfer.restore_entries(plain, "c", target, tell=_stop_after(500))
+        transfer.restore_entries(plain, "c", target, tell=stop_after(500))
     first = len(values(valkey))
     assert 500 <= first < 2_500
     report = transfer.restore_entries(plain, "c", target)
     assert (report.restored, report.skipped_existing) == (2_500 - first, first)
     assert values(valkey) == before
-
-
-KILLED = """
-import sys, time
-from embedcache import transfer
-from embedcache.connection import RedisConnection
-
-def tell(done, total):
-    if done > 300:
-        print("half-way", flush=True)
-        time.sleep(60)
-
-transfer.export_entries(RedisConnection(sys.argv[1]), "c", sys.argv[2], tell=tell, file_format=sys.argv[3])
-"""
 
 
 @pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files without a name are Linux's")
@@ -340,228 +248,6 @@ def test_an_export_that_is_killed_leaves_nothing(valkey: Server, target: Path) -
         assert process.stdout.readline() == b"half-way\n"
         process.send_signal(signal.SIGKILL)
     assert list(target.parent.iterdir()) == []
-
-
-# ------------------------------------------------------------------------------------------------ RedisVL's layout
-
-
-def fill_hashes(server: Server, dtype: str = "float32") -> list[Any]:
-    """Entries in RedisVL's layout, texts of bytes among them, and one that RedisVL could have written; their texts."""
-    vectors = np.random.default_rng(1).standard_normal((600, 4))
-    texts: list[Any] = [f"text {n}" if n % 3 else f"bytes {n}".encode() for n in range(600)]
-    with cache(server, layout="redisvl", dtype=dtype) as opened:
-        opened.mset(
-            [
-                {
-                    "text": text,
-                    "model_name": "m",
-                    "embedding": vectors[n],
-                    "metadata": {"page": n} if n % 2 else None,
-                    "ttl": DAY + n if n % 5 else None,
-                }
-                for n, text in enumerate(texts)
-            ]
-        )
-    return texts
-
-
-def hashes(server: Server) -> dict[bytes, Any]:
-    return {key: server.raw.hgetall(key) for key in server.raw.scan_iter()}
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_redisvls_hashes_come_back_as_they_were(
-    server: Server, connection: RedisConnection, target: Path, dtype: str
-) -> None:
-    fill_hashes(server, dtype)
-    before, times = hashes(server), expiries(server)
-    report = export(connection, target)
-    assert (report.entries, report.skipped_unreadable, report.gone) == (600, 0, 0)
-    server.raw.flushall()
-    assert transfer.restore_entries(connection, "c", target, layout="redisvl").restored == 600
-    assert hashes(server) == before
-    assert expiries(server) == pytest.approx(times, abs=5_000)
-    again = transfer.restore_entries(connection, "c", target, layout="redisvl")
-    assert (again.restored, again.skipped_existing) == (0, 600)
-
-
-@pytest.mark.parametrize("layouts", [("redisvl", "packed"), ("packed", "redisvl")], ids="-".join)
-def test_entries_go_from_one_layout_to_the_other(
-    valkey: Server, plain: RedisConnection, target: Path, layouts: tuple[Any, Any]
-) -> None:
-    first, second = layouts
-    texts = fill_hashes(valkey)
-    with cache(valkey, layout="redisvl") as opened:
-        expected = [{**entry, "key": None, "entry_id": None} for entry in opened.mget(texts, "m") if entry]
-    if first == "packed":
-        convert_entries(plain, "c", "packed", actor=None)
-    export(plain, target)
-    valkey.raw.flushall()
-    transfer.restore_entries(plain, "c", target, layout=second)
-    with cache(valkey, layout=second) as opened:
-        found = [{**entry, "key": None, "entry_id": None} for entry in opened.mget(texts, "m") if entry]
-    assert len(found) == 600
-    for one, other in zip(found, expected, strict=True):
-        assert np.array_equal(one.pop("embedding"), other.pop("embedding"))  # type: ignore[arg-type]
-        assert one == other
-
-
-@pytest.mark.parametrize(("on_conflict", "kept"), [("skip", True), ("overwrite", False), ("newer", False)])
-def test_a_conflict_of_hashes_is_settled_as_asked(
-    server: Server, connection: RedisConnection, tmp_path: Path, on_conflict: Any, kept: bool
-) -> None:
-    target = tmp_path / "a.jsonl"
-    with cache(server, layout="redisvl") as opened:
-        key = opened.set("a", "m", [1.0, 2.0], ttl=900)
-        export(connection, target)
-        server.raw.hset(key, mapping={"embedding": "[3,4]", "inserted_at": "5.0", "metadata": '{"a": 1}'})
-        report = transfer.restore_entries(connection, "c", target, on_conflict=on_conflict, layout="redisvl")
-        entry = opened.get("a", "m")
-    assert entry is not None
-    assert (report.restored, report.skipped_existing) == ((0, 1) if kept else (1, 0))
-    assert entry["embedding"].tolist() == ([3.0, 4.0] if kept else [1.0, 2.0])
-    assert entry["metadata"] == ({"a": 1} if kept else None)
-    if on_conflict == "newer":
-        again = transfer.restore_entries(connection, "c", target, on_conflict="newer", layout="redisvl")
-        assert again.restored == 0
-
-
-def test_hashes_that_are_no_entries_are_left_out(valkey: Server, plain: RedisConnection, target: Path) -> None:
-    fill_hashes(valkey)
-    valkey.raw.hset("c:" + "0" * 64, "a", "b")
-    valkey.raw.lpush("c:" + "1" * 64, "a")
-    valkey.raw.expire("c:" + "1" * 64, 900)
-    report = export(plain, target)
-    assert (report.entries, report.skipped_unreadable, report.gone) == (600, 2, 0)
-
-
-def test_a_layout_is_one_of_two(plain: RedisConnection, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="layout is packed or redisvl, not 'other'"):
-        transfer.restore_entries(plain, "c", tmp_path / "a", layout="other")  # type: ignore[arg-type]
-
-
-# ------------------------------------------------------------------------------------------------ going on
-
-
-def kept_beside(target: Path) -> Path:
-    return target.with_name(f"{target.name}.partial")
-
-
-def break_off(connection: RedisConnection, target: Path, after: int = 500, **options: Any) -> None:
-    with pytest.raises(CancelledError):
-        export(connection, target, resume=True, tell=_stop_after(after), **options)
-    assert list(target.parent.iterdir()) == [kept_beside(target)]
-    assert stat.S_IMODE(kept_beside(target).stat().st_mode) == 0o600
-
-
-def test_an_export_goes_on_where_it_ended(valkey: Server, plain: RedisConnection, target: Path) -> None:
-    fill(valkey, 2_500)
-    before, times = values(valkey), expiries(valkey)
-    break_off(plain, target)
-    told: list[tuple[int, int | None]] = []
-    report = export(plain, target, resume=True, tell=lambda *args: told.append(args))
-    assert 500 <= report.resumed < 2_500
-    assert (report.entries, report.gone, report.skipped_unreadable) == (2_500, 0, 0)
-    assert told[-1] == (2_500, 2_500)
-    assert list(target.parent.iterdir()) == [target]
-    valkey.raw.flushall()
-    transfer.restore_entries(plain, "c", target)
-    assert values(valkey) == before
-    assert expiries(valkey) == pytest.approx(times, abs=5_000)
-
-
-def test_what_an_export_is_of_is_settled_when_it_begins(valkey: Server, plain: RedisConnection, target: Path) -> None:
-    fill(valkey, 2_500)
-    break_off(plain, target)
-    removed = set(valkey.raw.scan_iter())
-    valkey.raw.flushall()  # what was read is kept, and the rest is gone
-    fill(valkey, 10, model="another")
-    report = export(plain, target, resume=True)
-    assert report.entries == report.resumed
-    assert report.gone == 2_500 - report.resumed
-    valkey.raw.flushall()
-    transfer.restore_entries(plain, "c", target)
-    assert set(valkey.raw.scan_iter()) < removed
-
-
-def test_an_export_that_is_killed_goes_on(valkey: Server, plain: RedisConnection, target: Path) -> None:
-    fill(valkey, 2_500)
-    program = KILLED.replace("file_format=", "resume=True, file_format=")
-    command = [sys.executable, "-c", program, valkey.url, str(target), target.suffix[1:]]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"half-way\n"
-        with pytest.raises(TransferError, match=r"another export to .* is going on; wait for it"):
-            export(plain, target, resume=True)
-        process.send_signal(signal.SIGKILL)
-    assert list(target.parent.iterdir()) == [kept_beside(target)]
-    report = export(plain, target, resume=True)
-    assert (report.entries, report.resumed > 300) == (2_500, True)
-    assert list(target.parent.iterdir()) == [target]
-
-
-@pytest.mark.parametrize("kept", [0.0, 0.0001, 0.01, 0.3, 0.7, 0.99])
-def test_what_was_cut_off_or_damaged_is_read_again(
-    valkey: Server, plain: RedisConnection, tmp_path: Path, kept: float
-) -> None:
-    target = tmp_path / "a.jsonl"
-    fill(valkey, 2_500)
-    before = values(valkey)
-    break_off(plain, target, 2_000)
-    data = kept_beside(target).read_bytes()
-    at = int(len(data) * kept)
-    for spoilt in (data[:at], data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]):
-        kept_beside(target).write_bytes(spoilt)
-        if at < 10 and len(spoilt) == len(data):
-            with pytest.raises(TransferError, match="is not the beginning of an export; remove it"):
-                export(plain, target, resume=True)
-            kept_beside(target).unlink()
-        report = export(plain, target, resume=True)
-        assert (report.entries, report.resumed < 2_500) == (2_500, True)
-        valkey.raw.flushall()
-        transfer.restore_entries(plain, "c", target)
-        assert values(valkey) == before
-        target.unlink()
-
-
-def test_another_export_does_not_go_on_with_it(valkey: Server, plain: RedisConnection, tmp_path: Path) -> None:
-    target = tmp_path / "a.parquet"
-    fill(valkey, 2_500)
-    keys = sorted(key.decode() for key in valkey.raw.scan_iter())
-    break_off(plain, target, keys=keys[:2_000])
-    for cache_name, asked, words in (
-        ("d", None, "another cache"),
-        ("c", None, "other entries"),
-        ("c", keys[1:], "other"),
-    ):
-        with pytest.raises(TransferError, match=f"is the beginning of an export of {words}.*; remove it"):
-            transfer.export_entries(plain, cache_name, target, asked, resume=True)
-    with pytest.raises(ForeignKeyError):
-        export(plain, target, keys=["d:1"], resume=True)
-    report = export(plain, target, keys=iter(keys[:2_000]), resume=True)
-    assert (report.entries, report.resumed >= 500) == (2_000, True)
-
-
-def test_what_went_to_its_end_is_not_exported_twice(
-    valkey: Server, plain: RedisConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where the process ends after the file has its name, and before what was kept is removed."""
-    target = tmp_path / "a.parquet"
-    fill(valkey, 30)
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", lambda *_args, **_options: None)
-        export(plain, target, resume=True)
-    assert kept_beside(target).exists()
-    fill(valkey, 40)
-    report = export(plain, target, resume=True, replace=True)
-    assert (report.entries, report.resumed) == (40, 0)
-
-
-def test_without_a_server_nothing_is_kept(tmp_path: Path) -> None:
-    opened = RedisConnection(f"unix://{tmp_path}/nowhere.sock")
-    with pytest.raises(CacheUnavailableError):
-        export(opened, tmp_path / "a.parquet", resume=True)
-    assert list(tmp_path.iterdir()) == []
 
 
 # ------------------------------------------------------------------------------------------------ files
@@ -582,7 +268,7 @@ def test_a_file_that_is_there_is_kept_unless_it_may_go(valkey: Server, plain: Re
     assert target.read_text() == "an earlier export"
     fill(valkey, 2_500)
     with pytest.raises(CancelledError):
-        export(plain, target, replace=True, tell=_stop_after(500))
+        export(plain, target, replace=True, tell=stop_after(500))
     assert target.read_text() == "an earlier export"
     assert export(plain, target, replace=True).entries == 2_500
     assert transfer.describe_file(target).entries == 2_500
@@ -612,7 +298,7 @@ def test_files_without_a_name_are_not_needed(
     monkeypatch.delattr(os, "O_TMPFILE", raising=False)
     fill(valkey, 2_500)
     with pytest.raises(CancelledError):
-        export(plain, target, tell=_stop_after(500))
+        export(plain, target, tell=stop_after(500))
     assert list(target.parent.iterdir()) == []
     export(plain, target)
     assert list(target.parent.iterdir()) == [target]
@@ -634,87 +320,3 @@ def test_a_library_that_is_missing_is_named(file_format: str, library: str, tmp_
 def test_a_format_is_one_of_two(plain: RedisConnection, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="parquet or jsonl, not 'csv'"):
         export(plain, tmp_path / "a.csv")
-
-
-# ------------------------------------------------------------------------------------------------ who opens it
-
-
-def test_pandas_reads_parquet_as_anybody_would_want_it(valkey: Server, plain: RedisConnection, tmp_path: Path) -> None:
-    fill(valkey, 20, dimensions=8)
-    with cache(valkey) as opened:
-        opened.set(b"\x00\x01", "m", np.ones(8))
-        entry = opened.get("float32 text 1", "m")
-    assert entry is not None
-    target = tmp_path / "a.parquet"
-    export(plain, target)
-    frame = pd.read_parquet(target).set_index("text")
-    matrix = np.stack(frame["vector"].to_list())
-    assert (matrix.shape, matrix.dtype) == ((21, 8), np.float32)
-    row = frame.loc["float32 text 1"]
-    np.testing.assert_array_equal(row["vector"], entry["embedding"])
-    assert (row["model_name"], row["dimension"], row["dtype"], row["ttl"]) == ("m", 8, "float32", DAY + 1)
-    assert row["metadata"] == '{"page":1,"ü":[1.0,null,{"deep":true}]}'
-    assert row["inserted_at"] == entry["inserted_at"]
-    assert row["expires_at"] == pytest.approx(time.time() + DAY + 1, abs=60)
-    assert frame["text_bytes"].dropna().to_list() == [b"\x00\x01"]
-
-
-def test_pandas_reads_vectors_of_several_dimensions_and_dtypes(
-    valkey: Server, plain: RedisConnection, tmp_path: Path
-) -> None:
-    fill(valkey, 1_500, dimensions=3)
-    fill(valkey, 5, dimensions=2, dtype="float64", model="wide")
-    fill(valkey, 5, dimensions=3, dtype="int8", model="small")
-    with cache(valkey) as opened:
-        small = opened.get("int8 text 2", "small")
-    assert small is not None
-    target = tmp_path / "a.parquet"
-    export(plain, target)
-    frame = pd.read_parquet(target).set_index("text")
-    assert frame["vector"].map(len).value_counts().to_dict() == {3: 1_505, 2: 5}
-    np.testing.assert_array_equal(frame.loc["int8 text 2", "vector"], small["embedding"])
-    assert frame.loc["int8 text 2", "scale"] > 0
-
-
-def test_a_file_says_what_it_has(valkey: Server, plain: RedisConnection, target: Path) -> None:
-    fill(valkey, 20)
-    fill(valkey, 5, model="n", dtype="float16")
-    started = time.time()
-    report = export(plain, target)
-    summary = transfer.describe_file(target)
-    assert (summary.entries, summary.models) == (25, {"m": 20, "n": 5})
-    assert (summary.cache_name, summary.file_format, summary.bytes) == ("c", target.suffix[1:], report.bytes)
-    assert summary.server.startswith("Valkey 9.")
-    assert summary.exported_at == pytest.approx(started, abs=60)
-
-
-def test_the_documentation_names_every_column_and_field(valkey: Server, plain: RedisConnection, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "transfer.md").read_text()
-    fill(valkey)
-    export(plain, tmp_path / "a.parquet")
-    schema = pq.read_schema(tmp_path / "a.parquet")
-    rows = re.findall(r"^\| `(\w+)` \| (\w+)", page, flags=re.MULTILINE)
-    assert [name for name, _ in rows][: len(schema.names)] == schema.names
-    footer = json.loads(pq.read_metadata(tmp_path / "a.parquet").metadata[b"embedcache_export"])
-    assert {name for name, _ in rows[len(schema.names) :]} | {"models"} == footer.keys()
-    export(plain, tmp_path / "a.jsonl")
-    *lines, last = (tmp_path / "a.jsonl").read_text().splitlines()
-    assert set(json.loads(lines[0])) == set(schema.names) - {"text_bytes"}
-    assert json.loads(last)["embedcache_export"].keys() == footer.keys()
-
-
-def test_the_documentations_examples(
-    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "transfer.md").read_text()
-    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    fill(valkey)
-    with EmbeddingsCache("answers", redis_url=valkey.url) as opened:
-        opened.set("a", "m", [1.0, 2.0])
-    monkeypatch.setenv("EMBEDCACHE_URL", valkey.url)
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(first, names)  # noqa: S102 - it is ours
-    exec(second, names)  # noqa: S102
-    assert capsys.readouterr().out.splitlines() == ["1 0", "{'m': 1}", "1 0"]
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["again.parquet", "answers.parquet"]
