@@ -8,6 +8,7 @@ from embedcache.filtering import EntryFilter
 from pages.ui import (
     cleanup_steps,
     cleanup_work,
+    empty_states,
     filter_builder,
     indexes,
     longwork,
@@ -117,6 +118,8 @@ def _plan_and_confirm(name: str, task: str) -> None:
         if outdated is not None:
             st.warning(outdated, icon=":material/warning:")
         cleanup_steps.show_plan(planned)
+        if not planned.whole:
+            empty_states.sample_data_button()
     if planned is None or not len(planned.plan):
         _step(3)
         st.caption("When there is a plan, you confirm it here by typing the name of the cache.")
@@ -164,6 +167,8 @@ def _clear(name: str) -> None:
         cells.metric("Models", wording.count(len(index.by_model())), border=True)
         cells.metric("Cannot be read", wording.count(index.unreadable), border=True)
         indexes.age_line(name, index)
+        if not count:
+            empty_states.sample_data_button()
     st.caption(
         "To keep a copy first, or to remove exactly what is there now, choose **Remove entries** with no filter."
     )
@@ -190,11 +195,19 @@ def _restore(name: str) -> None:
         found = restoring.describe(path)
     _step(3)
     if path is None or found is None:
-        st.caption("When there is a copy, you confirm here that it is restored.")
+        st.caption(
+            "When there is a copy, you confirm here that it is restored; by typing the name of the cache where entries "
+            "may be replaced."
+        )
         return
     entries = wording.counted(found.entries, "entry", "entries")
     label = f"Restore {entries} into {wording.plain_label(name)}"
-    if cleanup_work.press(label, ":material/restore:", cleanup_work.why_cannot_begin()):
+    why_not = cleanup_work.why_cannot_begin()
+    if on_conflict == "skip":
+        pressed = cleanup_work.press(label, ":material/restore:", why_not)
+    else:  # it may replace entries
+        pressed = cleanup_work.ask(label, ":material/restore:", name, why_not)
+    if pressed:
         restoring.begin(name, path, on_conflict)
         st.rerun()
 

@@ -130,8 +130,21 @@ def test_the_whole_cache_is_said_loudly(cache: EmbeddingsCache) -> None:
     assert metrics(app)["Of the cache"] == "100.0%"
 
 
-def test_nothing_matches() -> None:
-    app = plan(open_page("cleanup"))
+@pytest.mark.parametrize("task", ["remove", "clear"])
+def test_an_empty_cache_teaches_and_can_be_filled(task: str) -> None:
+    app = open_page("cleanup")
+    app.radio(key="cleanup_task").set_value(task).run()
+    if task == "remove":
+        app = plan(app)
+        assert "This cache is empty" in words(app)
+    assert [each.label for each in app.button if each.key == "load_sample_data"] == ["Load sample data"]
+
+
+def test_nothing_matches(cache: EmbeddingsCache) -> None:
+    stored(cache, 1)
+    app = open_page("cleanup")
+    app.session_state["cleanup_filter"] = EntryFilter(min_age=86_400).to_dict()
+    app = plan(app.run())
     assert "No entry matches" in words(app)
     assert not [each for each in app.text_input if each.label.startswith("Type the name")]
 
@@ -304,7 +317,7 @@ def test_a_name_typed_once_clears_once(cache: EmbeddingsCache) -> None:
 # ------------------------------------------------------------------------------------------------ copies
 
 
-def test_a_copy_is_written_and_restored(cache: EmbeddingsCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_is_written_and_restored(cache: EmbeddingsCache) -> None:
     stored(cache, 12, metadata={"page": 1})
     app = finish(press(plan(open_page("cleanup")), "Write the copy"))
     (path,) = exports.listed()
@@ -324,8 +337,8 @@ def test_a_copy_is_written_and_restored(cache: EmbeddingsCache, monkeypatch: pyt
     assert cache.get("text 3", MODEL)["embedding"].tolist() == [9.0]
     assert cache.get("text 4", MODEL)["metadata"] == {"page": 1}
     app.radio(key="restore_conflict").set_value("overwrite").run()
-    monkeypatch.setattr(cleanup_work, "_DOUBLE_CLICK_SECONDS", 0.0)
-    finish(press(app, "Restore 12 entries into embedcache"))
+    assert button(app, "Restore 12 entries into embedcache").disabled  # what may replace entries wants the name first
+    confirm(app, "Restore 12 entries into embedcache")
     assert cache.get("text 3", MODEL)["embedding"].tolist() != [9.0]
 
 

@@ -46,6 +46,13 @@ def why_outdated(planned: Planned, name: str, chosen: EntryFilter | None) -> str
 def show_plan(planned: Planned) -> None:
     """What is going to be done: how many, how large, of which models, since when, and some of them."""
     plan = planned.plan
+    if not planned.whole:
+        st.info(
+            "**This cache is empty.** Here entries are chosen by age, use, model, text or size, planned, and removed "
+            "once you have confirmed it. Embed something first, or load sample data to try it.",
+            icon=":material/cleaning_services:",
+        )
+        return
     if not len(plan):
         st.info("**No entry matches.** Choose otherwise, and make a new plan.", icon=":material/search_off:")
         return
