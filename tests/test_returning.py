@@ -46,7 +46,9 @@ async def test_the_way_out_keeps_the_page_and_the_way_back_leads_there() -> None
     assert back["set-cookie"].startswith("embedcache_opened=;")
 
 
-@pytest.mark.parametrize("referrer", ["", "https://evil.example/lookup", "http://cache.example:8501//evil.example"])
+@pytest.mark.parametrize(
+    "referrer", ["", "http://[abc", "https://evil.example/lookup", "http://cache.example:8501//evil.example"]
+)
 async def test_nothing_is_kept_of_another_sites_page(referrer: str) -> None:
     assert "set-cookie" not in await ask(OUT, referer=referrer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,31 @@ def test_hashes_that_are_no_entries_are_left_out(valkey: Server, plain: RedisCon
 def test_a_layout_is_one_of_two(plain: RedisConnection, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="layout is packed or redisvl, not 'other'"):
         transfer.restore_entries(plain, "c", tmp_path / "a", layout="other")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layouts", [("redisvl", "packed"), ("packed", "redisvl")], ids="-".join)
+@pytest.mark.parametrize("is_newer", [True, False])
+def test_newer_is_newer_in_whichever_layout(
+    server: Server, connection: RedisConnection, tmp_path: Path, layouts: tuple[Any, Any], is_newer: bool
+) -> None:
+    there, wanted = layouts
+    target = tmp_path / "a.jsonl"
+    with cache(server, layout=wanted) as ours, cache(server, layout=there) as theirs:
+        if is_newer:
+            ours.set("a", "m", [1.0, 2.0])
+            export(connection, target)
+            theirs.set("a", "m", [3.0, 4.0])
+        else:
+            theirs.set("a", "m", [3.0, 4.0])
+            time.sleep(0.01)
+            before = {key: server.raw.dump(key) for key in server.raw.keys("c:*")}
+            ours.set("a", "m", [1.0, 2.0])
+            export(connection, target)
+            server.raw.flushall()
+            for key, value in before.items():
+                server.raw.restore(key, 0, value)
+        report = transfer.restore_entries(connection, "c", target, on_conflict="newer", layout=wanted)
+        read = (theirs if is_newer else ours).get("a", "m")
+    assert (report.restored, report.skipped_existing) == ((0, 1) if is_newer else (1, 0))
+    assert read is not None
+    assert read["embedding"].tolist() == ([3.0, 4.0] if is_newer else [1.0, 2.0])

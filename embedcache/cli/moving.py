@@ -12,6 +12,7 @@ from embedcache import transfer, walking
 from embedcache.cli import choosing, options, output
 from embedcache.cli.confirming import confirm
 from embedcache.connection import RedisConnection
+from embedcache.errors import InvalidInputError
 from embedcache.transfer.convert import convert_entries
 
 File = Annotated[Path, typer.Argument(help="The file.", show_default=False)]
@@ -62,6 +63,8 @@ def export(
         f"{report.entries:,} entries are in {output.plain(report.path, None)}, {output.size(report.bytes)}, "
         f"after {output.span(report.seconds)}."
     )
+    if report.resumed:
+        output.note(f"{report.resumed:,} keys were read by an earlier export that had not ended, and are as they were.")
     if report.skipped_unreadable:
         output.note(f"{report.skipped_unreadable:,} values could not be read and are left out: see embedcache doctor.")
 
@@ -139,6 +142,8 @@ def convert(
             confirm(f"Converting {todo:,} entries of {output.plain(name)} in place", name, yes=yes)
         target = None if to_url is None else RedisConnection(to_url)
         try:
+            if target is not None and target.address == cache.connection.address and to_name in (None, name):
+                raise InvalidInputError("--to-url names this cache itself; leave it out to convert in place")
             with output.steps("Converting") as tell:
                 report = convert_entries(
                     cache.connection, name, layout, tell, to=target, to_name=to_name, dtype=dtype, actor=options.actor()

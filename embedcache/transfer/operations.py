@@ -5,6 +5,7 @@ Operations, as in `embedcache.operations`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Final, TypeAlias, cast
 from embedcache.entry_layout import LayoutName
 from embedcache.errors import ServerReplyError
 from embedcache.operations import Command, Operation, ServerAbilities, checked_all, run_script
+from embedcache.redisvl_format import seconds
 from embedcache.scanning import heads
 from embedcache.scripts import EachKey, Script
 from embedcache.transfer import hashes
@@ -110,21 +112,38 @@ def write_entries(
     (reply,) = yield [("TIME",)]
     now = _unix_seconds(reply) * 1000
     due = [index for index, expiry in enumerate(packed.expires_at) if expiry is None or expiry > now]
-    if layout == "redisvl":
-        entries = [(packed.keys[at], packed.values[at], packed.expires_at[at]) for at in due]
-        return len(packed.keys) - len(due), (yield from hashes.write_hashes(able, entries, on_conflict))
+    late = len(packed.keys) - len(due)
     older: set[int] = set()
     if on_conflict == "newer":
-        found = yield from heads(able, [packed.keys[index] for index in due])
-        older = {
-            index
-            for index, (head, size) in zip(due, found, strict=True)
-            if size and (head is None or head.inserted_at < packed.inserted_at[index])
-        }
+        there = yield from _insertion_times(able, [packed.keys[index] for index in due])
+        times = dict(zip(due, there, strict=True))
+        older = {index for index, at in times.items() if at is not None and at < packed.inserted_at[index]}
+        due = [index for index, at in times.items() if at is None or index in older]
+    if layout == "redisvl":
+        entries = [(packed.keys[at], packed.values[at], packed.expires_at[at]) for at in due]
+        return late, (yield from hashes.write_hashes(able, entries, on_conflict))
     # What is there and not older is left alone, as is what comes there meanwhile.
     keep = [on_conflict != "overwrite" and index not in older for index in due]
-    written = yield from _write_due(able, packed, due, keep)
-    return len(packed.keys) - len(due), written
+    return late, (yield from _write_due(able, packed, due, keep))
+
+
+def _insertion_times(able: ServerAbilities, keys: Sequence[str]) -> Operation[list[float | None]]:
+    """When what lies under each key, in whichever layout, was inserted; None where there is nothing.
+
+    What cannot be read was inserted before everything.
+    """
+    found: list[float | None] = []
+    unknown: list[int] = []
+    for index, (head, size) in enumerate((yield from heads(able, keys))):
+        found.append(head.inserted_at if head else -math.inf if size else None)
+        if not size:  # nothing, or a value of another type, such as RedisVL's hash
+            unknown.append(index)
+    if unknown:
+        for index, reply in zip(unknown, (yield [("HGET", keys[at], "inserted_at") for at in unknown]), strict=True):
+            if isinstance(reply, bytes):
+                at = seconds(reply)
+                found[index] = -math.inf if at is None else at
+    return found
 
 
 def _write_due(able: ServerAbilities, packed: PackedEntries, due: list[int], keep: list[bool]) -> Operation[int]:

@@ -68,7 +68,7 @@ class PartialExport:
             return
         of_cache, of_all = msgpack.unpackb(header)
         digests = np.frombuffer(keys, np.uint8).reshape(-1, _DIGEST_BYTES)
-        same = asked is None if of_all else asked is not None and np.array_equal(asked, digests)
+        same = asked is None if of_all else asked is not None and np.array_equal(_sorted(asked), _sorted(digests))
         if of_cache != cache_name or not same:
             raise TransferError(
                 f"{self._path} is the beginning of an export of {'' if of_cache == cache_name else 'another cache'}"
@@ -156,3 +156,8 @@ def partial_export(path: Path) -> Iterator[PartialExport]:
         finally:
             if not os.fstat(file.fileno()).st_size:  # nothing was begun
                 kept.unlink(missing_ok=True)
+
+
+def _sorted(digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The same in one order: a server that was started anew lists keys in another."""
+    return digests[np.lexsort(digests.T[::-1])]

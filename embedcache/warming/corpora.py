@@ -305,6 +305,7 @@ class _CSVReading(_LineReading):
         csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT_BYTES))
         delimiter = "\t" if corpus.path.suffix.lower() == ".tsv" else ","
         # Strict: a quote that is never closed would make one text of all that follows it.
+        self._too_long = False
         self._records = csv.reader(self._decoded(), delimiter=delimiter, strict=True)
         try:
             self._header = next(self._records, [])
@@ -313,8 +314,10 @@ class _CSVReading(_LineReading):
         self._check_columns(self._header)
 
     def _decoded(self) -> Iterator[str]:
-        # Not strictly UTF-8: what is not is told of the record in which it is.
-        return ("" if line is None else line.decode(errors="surrogateescape") for line in self._lines())
+        # Not strictly UTF-8: what is not is told of the record in which it is, as is a line that is too long.
+        for line in self._lines():
+            self._too_long |= line is None
+            yield "\n" if line is None else line.decode(errors="surrogateescape")
 
     def _rows(self) -> Iterator[Row | BadRow]:
         number = 0
@@ -327,7 +330,11 @@ class _CSVReading(_LineReading):
                 number += 1
                 yield BadRow(number, f"line {self._records.line_num:,} of the file is not CSV: {error}")
                 continue
-            if cells:
+            if self._too_long:
+                self._too_long = False
+                number += 1
+                yield BadRow(number, f"a line of it is longer than {_MAX_LINE_BYTES:,} bytes")
+            elif cells:
                 number += 1
                 yield self._row(number, cells)
 

@@ -102,7 +102,10 @@ class _Workers:
     def _listen(self, index: int, output: BinaryIO) -> None:
         is_done = False
         for line in output:
-            said = json.loads(line)
+            try:
+                said = json.loads(line)
+            except ValueError:  # it was killed while it wrote, and a line that was cut off is no last word
+                break
             is_done = said.get("is_done", True)
             self._heard.put((index, said))
         if not is_done:

@@ -62,7 +62,10 @@ _ATTRIBUTES: Final = "Path=/; HttpOnly; SameSite=Lax"
 
 def _opened(headers: Headers) -> str | None:
     """Path and parameters of the page that asks, where it is one of this server's."""
-    referrer = urlsplit(headers.get("referer", ""))
+    try:
+        referrer = urlsplit(headers.get("referer", ""))
+    except ValueError:  # no address at all
+        return None
     if referrer.netloc != headers.get("host"):
         return None
     return _followable(referrer.path + ("?" + referrer.query if referrer.query else ""))
