@@ -140,6 +140,14 @@ def test_records_of_csv_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert "unexpected end of data" in told[7]
 
 
+def test_a_record_of_csv_that_has_a_line_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedcache.warming.corpora._MAX_LINE_BYTES", 50)
+    (tmp_path / "c.csv").write_text(f'text\none\n{"x" * 90}\n"first\n{"y" * 90}\nlast"\ntwo\n')
+    rows = read(tmp_path / "c.csv")
+    assert texts(rows) == ["one", "two"]
+    assert bad(rows) == dict.fromkeys((2, 3), "a line of it is longer than 50 bytes")
+
+
 def test_lines_of_json_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     lines = ['{"text": "one"}', "{", "[1]", '{"other": 1}', '{"text": 5}', '{"text": null}', '{"text": "\\ud800"}']
     lines += ["[" * 100_000, '{"text": "two", "m": 1e999}', '{"text": "three", "m": 1}']

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from warmed import MODEL, computed, settings_of, texts_of, workers, write
 
 from embedcache import EmbeddingsCache
 from embedcache.errors import CacheUnavailableError, EmbedcacheError, InvalidInputError, WarmingStoppedError
-from embedcache.warming import VectorizerSettings, WarmProgress, warm
+from embedcache.warming import VectorizerSettings, WarmProgress, processes, warm
 
 BATCH = 16
 TEXTS = texts_of(600)
@@ -170,3 +171,10 @@ def test_what_cannot_be_used_is_told_before_a_process_is_started(valkey: Server,
     with pytest.raises(InvalidInputError, match="no column 'body'"):
         warm(write(tmp_path / "c.csv", ["a"]), settings_of(valkey.url, log), column="body", processes=2)
     assert workers(log) == []
+
+
+def test_a_worker_that_ends_in_the_middle_of_a_line_is_heard_to_have_ended() -> None:
+    started = processes._Workers(2)
+    started._listen(0, io.BytesIO(b'{"counts": {}, "is_done": false}\n{"counts": {"ro'))
+    assert started.hear() == (0, {"counts": {}, "is_done": False})
+    assert started.hear() == (0, None)
