@@ -34,7 +34,8 @@ def doctor(
             examination = doctoring.examine(cache, lambda _what, done, total: tell(done, total))
         if not json:
             _show(examination)
-        repairs = [each for each in map(_asking(cache, yes=yes), examination.findings) if each] if fixes else []
+        asked = examination.findings if fixes else ()
+        repairs = [done for finding in asked if (done := _put_right(cache, finding, yes=yes))]
     if json:
         output.show_json(_as_json(examination, repairs))
     left = len(examination.findings) - len(repairs)
@@ -42,19 +43,14 @@ def doctor(
         raise typer.Exit(Exit.NOTHING)
 
 
-class _asking:  # noqa: N801 - used as a function with settings
-    """Asks for one finding, and puts it right where the answer is yes."""
-
-    def __init__(self, cache: EmbeddingsCache, *, yes: bool) -> None:
-        self._cache, self._yes = cache, yes
-
-    def __call__(self, finding: Finding) -> Repair | None:
-        if not agrees(f"{finding.fix.words}?", yes=self._yes):
-            return None
-        with output.steps("Putting it right") as tell:
-            repaired = doctoring.repair(self._cache, finding, options.actor(), tell)
-        output.note(f"{repaired.changed:,} changed, {repaired.left:,} left as they are.")
-        return repaired
+def _put_right(cache: EmbeddingsCache, finding: Finding, *, yes: bool) -> Repair | None:
+    """What became of one finding; None where the answer was no."""
+    if not agrees(f"{finding.fix.words}?", yes=yes):
+        return None
+    with output.steps("Putting it right") as tell:
+        repaired = doctoring.repair(cache, finding, options.actor(), tell)
+    output.note(f"{repaired.changed:,} changed, {repaired.left:,} left as they are.")
+    return repaired
 
 
 def _show(examination: Examination) -> None:
