@@ -11,6 +11,7 @@ import io
 import os
 import re
 import sys
+from itertools import groupby
 from typing import Any, Final, cast
 
 import typer
@@ -20,26 +21,26 @@ from embedcache.cli.exits import Exit, InterruptedWorkError, code_of, words_of
 from embedcache.errors import EmbedcacheError
 
 _COMMANDS: Final = {
-    # command: (room, function, group in the help)
-    "dashboard": ("dashboarding", "dashboard", "Look"),
-    "caches": ("looking", "caches", "Look"),
-    "ls": ("looking", "ls", "Look"),
-    "get": ("looking", "get", "Look"),
-    "why": ("looking", "why", "Look"),
-    "stats": ("looking", "stats", "Look"),
-    "metrics": ("looking", "metrics", "Look"),
-    "embed": ("computing", "embed", "Compute"),
-    "warm": ("warming", "warm", "Compute"),
-    "verify": ("computing", "verify", "Compute"),
-    "bench": ("computing", "bench", "Compute"),
-    "drop": ("removing", "drop", "Change"),
-    "clear": ("removing", "clear", "Change"),
-    "ttl": ("removing", "ttl", "Change"),
-    "doctor": ("checking", "doctor", "Change"),
-    "export": ("moving", "export", "Move"),
-    "import": ("moving", "import_", "Move"),
-    "convert": ("moving", "convert", "Move"),
-    "server": ("serving", "app", "Server"),
+    # command: (room, function, group in the help, what the help says of it)
+    "dashboard": ("dashboarding", "dashboard", "Look", "Serve the dashboard until Ctrl+C."),
+    "caches": ("looking", "caches", "Look", "List the caches of a server, RedisVL's among them."),
+    "ls": ("looking", "ls", "Look", "List entries: all, or those that match every filter."),
+    "get": ("looking", "get", "Look", "Show an entry, by its text or its key."),
+    "why": ("looking", "why", "Look", "Tell why a text hits or misses."),
+    "stats": ("looking", "stats", "Look", "Show hits, misses, latencies and savings."),
+    "metrics": ("looking", "metrics", "Look", "Print what is counted, for Prometheus, or serve it."),
+    "embed": ("computing", "embed", "Compute", "Embed texts through the cache."),
+    "warm": ("warming", "warm", "Compute", "Embed the texts of a file that the cache lacks."),
+    "verify": ("computing", "verify", "Compute", "Embed a sample of cached texts anew, and compare."),
+    "bench": ("computing", "bench", "Compute", "Time the cache in use, beside none."),
+    "drop": ("removing", "drop", "Change", "Remove one entry, or all that match filters."),
+    "clear": ("removing", "clear", "Change", "Remove every entry of a cache."),
+    "ttl": ("removing", "ttl", "Change", "Show or change how long entries live."),
+    "doctor": ("checking", "doctor", "Change", "Look for what may be wrong; with --fix, mend it."),
+    "export": ("moving", "export", "Move", "Write entries to a file."),
+    "import": ("moving", "import_", "Move", "Write the entries of a file into a cache."),
+    "convert": ("moving", "convert", "Move", "Move a cache from one layout to the other."),
+    "server": ("serving", "app", "Server", "Start, look at and stop the embedded server."),
 }
 _EPILOG: Final = (
     "Exit codes: 0 done, 1 no such entry or something found, 2 wrong arguments, 3 server or model unavailable, "
@@ -60,16 +61,22 @@ class _Lazy(TyperGroup):
             return None
         from importlib import import_module
 
-        room, function, panel = _COMMANDS[cmd_name]
+        room, function, _, _ = _COMMANDS[cmd_name]
         found: Any = getattr(import_module(f"embedcache.cli.{room}"), function)
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         if isinstance(found, typer.Typer):
-            alone.add_typer(found, name=cmd_name, rich_help_panel=panel)
+            alone.add_typer(found, name=cmd_name)
             return typer.main.get_group(alone).commands[cmd_name]
-        alone.command(cmd_name, rich_help_panel=panel)(found)
+        alone.command(cmd_name)(found)
         command = typer.main.get_command(alone)
         command.name = cmd_name
         return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - click's signature
+        """The list of commands in the help, by group, from the table: no room is imported for it."""
+        for group, commands in groupby(_COMMANDS.items(), key=lambda item: item[1][2]):
+            with formatter.section(group):
+                formatter.write_dl([(command, said) for command, (_, _, _, said) in commands])
 
 
 app = typer.Typer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 from embedcache import benchmark
 from embedcache.benchmark import SCENARIOS, Run
 from embedcache.benchmark import runs as saved_runs
-from embedcache.cli import choosing, options, output
+from embedcache.cli import choosing, options, output, vectorizing
 from embedcache.cli.exits import Exit
 from embedcache.errors import InvalidInputError
 from embedcache.transfer.whole_files import whole_file, writing
@@ -23,8 +22,6 @@ from embedcache.vectorizers.drift_report import DriftEntry, DriftReport
 from embedcache.vectorizers.report import EmbedReport
 
 _NUMBERS_SHOWN = 4
-# Bars of libraries that load the model would stand among our own.
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def embed(
@@ -33,6 +30,8 @@ def embed(
         typer.Argument(help="Texts; without any, each line of standard input is one.", show_default=False),
     ] = None,
     model: options.Model = None,
+    kind: vectorizing.Kind = vectorizing.HUGGINGFACE,
+    option: vectorizing.Options = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the matrix to this .npy file.")] = None,
     ttl: Annotated[
         int | None,
@@ -51,7 +50,7 @@ def embed(
     if out is not None and out.suffix != ".npy":
         raise InvalidInputError(f"--out names a .npy file, not {str(out)!r}")
     with options.opened(url, name, layout) as cache, output.progress("Embedding") as tell:
-        vectorizer = HFTextVectorizer(options.model_or_default(model), cache=cache)
+        vectorizer = vectorizing.settings(model, kind, option).using(cache)
         report = vectorizer.embed_report(wanted, ttl=ttl, skip_cache=no_cache, on_progress=tell)
     if out is not None:
         _save(out, report)
@@ -102,6 +101,8 @@ def verify(
     sample: Annotated[int, typer.Option("--sample", min=1, max=20_000, help="How many entries.")] = 100,
     tolerance: Annotated[float, typer.Option("--tolerance", min=0.0, help="The cosine distance that may be.")] = 1e-3,
     model: options.Model = None,
+    kind: vectorizing.Kind = vectorizing.HUGGINGFACE,
+    option: vectorizing.Options = None,
     url: options.Url = None,
     name: options.Name = options.DEFAULT_NAME,
     layout: options.Layout = "packed",
@@ -109,7 +110,7 @@ def verify(
 ) -> None:
     """Embed a sample of cached texts anew, and tell whether the cache has what the model gives."""
     with options.opened(url, name, layout, read_only=True) as cache, output.progress("Embedding anew") as tell:
-        vectorizer = HFTextVectorizer(options.model_or_default(model), cache=cache)
+        vectorizer = vectorizing.settings(model, kind, option).using(cache)
         report = vectorizer.verify(sample, tolerance=tolerance, on_progress=tell)
     if json:
         output.show_json(_drift_as_json(report))

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json as jsons
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from embedcache import warming
-from embedcache.cli import choosing, options, output
+from embedcache.cli import choosing, options, output, vectorizing
 from embedcache.cli.exits import Exit
-from embedcache.errors import InvalidInputError
 from embedcache.vectorizers.prompts import InputType
-from embedcache.warming import CacheSettings, CorpusFormat, Tell, VectorizerSettings, WarmProgress, WarmReport
-
-# Bars of libraries that load the model would stand among our own.
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+from embedcache.warming import CacheSettings, CorpusFormat, Tell, WarmProgress, WarmReport
 
 _THOUSANDTHS = 1_000
 
@@ -33,13 +27,8 @@ def warm(
         str | None, typer.Option("--metadata", metavar="COLUMN,…", help="Columns to keep beside the vectors.")
     ] = None,
     model: options.Model = None,
-    kind: Annotated[
-        str, typer.Option("--kind", help="Who computes: huggingface, openai, or module:function of yours.")
-    ] = "huggingface",
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="NAME=VALUE", help="An option of the vectorizer, as in normalize=true."),
-    ] = None,
+    kind: vectorizing.Kind = vectorizing.HUGGINGFACE,
+    option: vectorizing.Options = None,
     input_type: Annotated[
         Literal["query", "document"] | None, typer.Option("--input-type", help="What the texts are.")
     ] = None,
@@ -61,12 +50,7 @@ def warm(
     json: options.Json = False,
 ) -> None:
     """Embed the texts of a file that the cache lacks. Ended in any way, it goes on where it was when run again."""
-    settings = VectorizerSettings(
-        options.model_or_default(model),
-        kind=kind,
-        options=_options(option or []),
-        cache=CacheSettings(name, redis_url=url, layout=layout),
-    )
+    settings = vectorizing.settings(model, kind, option, CacheSettings(name, redis_url=url, layout=layout))
     what: InputType | None = input_type
     written: CorpusFormat | None = file_format
     last = _Last()
@@ -111,20 +95,6 @@ class _Last:
             show(progress)
 
         return tell
-
-
-def _options(given: Sequence[str]) -> dict[str, Any]:
-    """Options of a vectorizer: a value is JSON, or else a text."""
-    read: dict[str, Any] = {}
-    for each in given:
-        name, equals, value = each.partition("=")
-        if not equals or not name.isidentifier():
-            raise InvalidInputError(f"--option is name=value, not {each!r}")
-        try:
-            read[name] = jsons.loads(value)
-        except ValueError:
-            read[name] = value
-    return read
 
 
 def _show(report: WarmReport) -> None:

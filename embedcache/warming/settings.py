@@ -98,6 +98,14 @@ class VectorizerSettings:
         Raises:
             InvalidInputError: A setting cannot be used, or there is no such function.
         """
+        return self.using(self.cache.open())
+
+    def using(self, cache: EmbeddingsCache) -> BaseVectorizer:
+        """The vectorizer, over a cache that is open already. No model is loaded yet.
+
+        Raises:
+            InvalidInputError: An option cannot be used, or there is no such function.
+        """
         make = _KINDS.get(self.kind) or self.kind
         module, _, name = make.partition(":")
         try:
@@ -105,7 +113,7 @@ class VectorizerSettings:
         except (ImportError, AttributeError) as error:
             raise InvalidInputError(f"there is no {make!r} to be imported here: {error}") from error
         try:
-            vectorizer = function(self.model, self.cache.open(), **self.options)
+            vectorizer = function(self.model, cache, **self.options)
         except TypeError as error:
             raise InvalidInputError(f"{make} does not take these options: {error}") from error
         if not isinstance(vectorizer, BaseVectorizer):

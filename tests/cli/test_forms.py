@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from openai_server import MODEL, embedding_server
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
@@ -39,6 +40,32 @@ def listed(what: str) -> set[str]:
 def test_a_document_has_the_names_that_are_documented(run, filled, tmp_path, what, words):
     document = run("--json", *words.replace("FILE", str(tmp_path / "all.jsonl")).split("|")).json
     assert listed(what) <= set(document)
+
+
+def test_what_computes_has_the_names_that_are_documented(run, cache, tmp_path):
+    with embedding_server() as api:
+        options = [f"--option=base_url={api.base_url}", "--option=api_key=k"]
+        who = ["--kind", "openai", "--model", MODEL, *options, "--json"]
+        embedded = run("embed", "one", *who).json
+        verified = run("verify", *who).json
+        (tmp_path / "c.txt").write_text("one\ntwo\n")
+        warmed = run("warm", str(tmp_path / "c.txt"), *who).json
+    assert listed("`embed`") <= set(embedded)
+    assert listed("`embed`: `texts`") <= set(embedded["texts"][0])
+    assert listed("`verify`") <= set(verified)
+    assert listed("`warm`") <= set(warmed)
+
+
+def test_a_benchmark_has_the_names_that_are_documented(run, cache):
+    timed = run("bench", "batch", "--iterations", "3", "--json").json
+    assert listed("`bench`") <= set(timed)
+    assert listed("`bench`: `results`") <= set(timed["results"][0])
+    assert listed("`bench`: `measurements`") <= set(timed["results"][0]["measurements"][0])
+
+
+def test_the_embedded_servers_status_has_the_names_that_are_documented(run, url, tmp_path):
+    found = run("server", "status", "--url", f"embedded://{tmp_path}/none", "--json").json
+    assert listed("`server status`") <= set(found)
 
 
 def test_what_lists_hold_is_documented(run, filled, tmp_path):

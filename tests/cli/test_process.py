@@ -54,6 +54,7 @@ def test_help_names_every_command_and_the_exit_codes(url):
     shown = embedcache(url, "--help")
     assert shown.returncode == 0, shown.stderr
     assert [word for word in COMMANDS if f" {word} " not in shown.stdout] == []
+    assert "..." not in shown.stdout.partition("Look:")[2]  # nothing said of a command is cut off
     assert "Exit codes: 0 done" in shown.stdout
 
 
@@ -63,6 +64,9 @@ def test_help_and_plain_looks_load_no_model_and_no_pages(url):
         "try: main()\n"
         "finally: print(*sys.modules, sep='\\n', file=sys.stderr)"
     )
+    helped = ended([sys.executable, "-c", program, "--help"], environment(url))
+    assert "Remove every entry of a cache." in helped.stdout
+    assert not {"embedcache.cli.looking", "embedcache.cli.removing", "embedcache.warming"} & set(helped.stderr.split())
     looked = ended([sys.executable, "-c", program, "ls"], environment(url))
     assert "No entry of docs matches." in looked.stdout
     assert "redis" in looked.stderr.split()
