@@ -1,4 +1,4 @@
-"""The tests of the package's core, from the source archive, on the wheel as other Pythons install it."""
+"""The tests of the package's core and of a page, from the source archive, on the wheel as other Pythons install it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 VERSIONS = [line.rpartition(" ")[2] for line in PROJECT["project"]["classifiers"] if "Python :: 3." in line]
 OUR_OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Whose wheels there are for every Python; of a model's, there may be none.
-EXTRAS = "server,parquet,jsonl,prometheus,progress"
+EXTRAS = "server,dashboard,parquet,jsonl,prometheus,progress"
 TOOLS = ["hypothesis", "pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist"]
 TESTS = " ".join(
     f"tests/{name}.py"
     for name in (
+        "test_browse",
         "test_cache",
         "test_codec",
         "test_connection",
         "test_contract",
+        "test_entry_frames",
         "test_filtering",
         "test_flight_locks",
         "test_index",
@@ -68,7 +70,7 @@ def test_the_core_works_on(version: str, archives: Archives, tmp_path: Path) -> 
     environment.install(f"{archives.wheel}[{EXTRAS}]", *TOOLS)
     source = archives.unpack(tmp_path / "source")
     shutil.rmtree(source / "embedcache")  # what is installed is tested, and not what lies beside the tests
-    words = f"{TESTS} --override-ini pythonpath= --numprocesses auto --dist loadfile --quiet -r fE".split()
+    words = f"{TESTS} --override-ini pythonpath=. --numprocesses auto --dist loadfile --quiet -r fE".split()
     words += ["-m", "not (model or browser)"]
     told = run([str(environment.command("pytest")), *words], SECONDS, env=alone(tmp_path), cwd=source)
     assert " passed" in told.splitlines()[-1]
