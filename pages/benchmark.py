@@ -1,8 +1,8 @@
 """Benchmark: what the cache saves, measured here and now, and kept for comparison."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import pandas as pd
@@ -12,7 +12,6 @@ from embedcache import EmbedcacheError, benchmark
 from embedcache.benchmark import Run, ScenarioResult, Settings
 from embedcache.benchmark import runs as benchmark_runs
 from embedcache.benchmark.runs import SavedRuns
-from embedcache.connection import RedisConnection
 from embedcache.vectorizers import DEFAULT_MODEL, HFTextVectorizer
 from pages.ui import (
     charts,
@@ -132,14 +131,21 @@ def _starters() -> WeakKeyDictionary[Job, str]:
 
 
 def _start(settings: Settings, model: str) -> Job:
-    url, server = session.server_url(), session.server_key()
+    server, measure = session.server_key(), session.measuring()
+    # What may write is settled here, for the session is not known where the job works.
+    keep = partial(benchmark_runs.save, session.open_cache(session.cache_name()).connection)
     needs_model = any(benchmark.SCENARIOS[key].needs_model for key in settings.scenarios)
     vectorizer = session.shared_model(model) if needs_model else None
     loading = None if vectorizer is None else _load(vectorizer)
 
     def work(progress: Progress) -> Outcome:
         _wait_for(loading, progress)
-        return _measure(url, server, settings, vectorizer, progress)
+        run = measure(settings, vectorizer, progress.tell)
+        try:
+            keep(run)
+        except EmbedcacheError as error:
+            return Outcome(server, run, error)  # what was measured is worth showing all the same
+        return Outcome(server, run, None)
 
     job = longwork.start(JOB, work, shared=True)
     _starters().setdefault(job, longwork.owner())
@@ -161,18 +167,6 @@ def _wait_for(loading: Job | None, progress: Progress) -> None:
         progress.pause(POLL_SECONDS)
     if loading.error is not None:
         raise loading.error
-
-
-def _measure(
-    url: str, server: str, settings: Settings, vectorizer: HFTextVectorizer | None, progress: Progress
-) -> Outcome:
-    run = benchmark.run(url, settings, vectorizer, progress.tell)
-    try:
-        with closing(RedisConnection(url)) as connection:
-            benchmark_runs.save(connection, run)
-    except EmbedcacheError as error:
-        return Outcome(server, run, error)  # what was measured is worth showing all the same
-    return Outcome(server, run, None)
 
 
 def _show_job(job: Job) -> None:
@@ -259,14 +253,14 @@ def _show_result(result: ScenarioResult) -> None:
 def _figures(result: ScenarioResult) -> dict[str, object]:
     """What to draw of a scenario, each under its caption."""
     theme = session.theme()
-    if result.key == "sizes":
-        return {"Entries per second": timings.throughput(result.measurements, theme)}
     figures: dict[str, object] = {}
+    if result.key == "sizes":
+        figures["Entries per second"] = timings.throughput(result.measurements, theme)
     if any(each.bytes_per_entry is not None for each in result.measurements):
         figures["Memory"] = timings.memory(result.measurements, theme)
     for operation, name in timing_words.OPERATIONS.items():
         if measured := [each for each in result.measurements if each.operation == operation]:
-            figures[name] = timings.boxes(measured, theme)
+            figures[name] = timings.boxes(timing_words.named(result.key, measured), theme)
     return figures
 
 

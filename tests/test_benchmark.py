@@ -12,7 +12,7 @@ from servers import Server
 from embedcache import CustomVectorizer, EmbedcacheError, EmbeddingsCache, InvalidInputError, benchmark
 from embedcache.benchmark import SCENARIOS, Comparison, Measurement, ScenarioResult, Settings
 from embedcache.benchmark.scenarios import MAX_TEXTS, TTL_SECONDS, Variant
-from embedcache.errors import CacheUnavailableError
+from embedcache.errors import CacheUnavailableError, ReadOnlyError
 
 FEW = Settings(texts=("one", "two", "three"), iterations=4, batch_sizes=(1, 20), dimension=8)
 
@@ -217,6 +217,13 @@ def test_entries_that_vanish_meanwhile_are_an_error(scenario: str, valkey: Serve
 def test_a_server_that_is_not_there() -> None:
     with pytest.raises(CacheUnavailableError):
         benchmark.run("unix:///nowhere/socket", only("batch"))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_read_only_the_data_layer_refuses_what_it_would_write(scenario: str, valkey: Server) -> None:
+    with pytest.raises(ReadOnlyError):
+        benchmark.run(valkey.url, only(scenario), vectorizer(), read_only=True)
+    assert valkey.raw.dbsize() == 0
 
 
 # ------------------------------------------------------------------------------------------------ settings

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from test_benchmark_runs import SUMMARIES, make
 from embedcache import EmbeddingsCache, benchmark
 from embedcache.benchmark import runs as benchmark_runs
 from embedcache.benchmark.records import Run
-from pages.ui import access
+from pages.ui import access, session
 
 PATIENCE = 120.0
 RUN = "Run the benchmark"
@@ -87,8 +88,13 @@ def test_a_run_is_shown_and_saved(cache: EmbeddingsCache) -> None:
     assert metrics(app).keys() >= {"Batch reads", "Batch writes", "Most read", "Most written", "Entry as float32"}
     assert "**Reading 10 texts in one call is " in words(app)
     assert " entries a second" in words(app)
+    assert "Reading beside float32: float64 " in words(app)
+    in_one_call = next(each.value for each in app.markdown if "in one call is" in each.value)
+    assert in_one_call.count("latency.") == 2  # reading, and writing
     assert "**int8 takes the least memory**" in words(app)
     figures = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+    # Of each comparison, a figure of boxes for reading and one for writing: two, four sizes and four dtypes.
+    assert [len(figure["data"]) for figure in figures if figure["data"][0]["type"] == "box"] == [2, 2, 4, 4, 4, 4]
     titles = {figure["layout"]["xaxis"]["title"]["text"].partition(",")[0] for figure in figures}
     assert titles == {"time per call (ms)", "entries per call", "memory per entry (bytes)"}
     facts = app.dataframe[-2].value.set_index("fact")["value"]
@@ -257,6 +263,24 @@ def test_who_may_not_write_is_told_why(cache: EmbeddingsCache, monkeypatch: pyte
     assert "You are a viewer" in button(app, RUN).help
     assert "**The cache answers" in words(app)
     assert button(tick(app, 0), "Delete").disabled
+
+
+def test_where_the_page_forgets_to_ask_the_data_layer_refuses(
+    cache: EmbeddingsCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = set_up(open_page("benchmark"), "batch")
+    monkeypatch.setattr(session, "measuring", partial(measuring_read_only, session.measuring))
+    wait(press(app, RUN))
+    assert "**Nothing was changed.** This page only looks." in words(app)
+    assert saved(cache) == ()
+    assert cache.connection.client().dbsize() == 0
+
+
+def measuring_read_only(measuring: Callable[[], Callable[..., Run]]) -> Callable[..., Run]:
+    """What `session.measuring` gives a user who may not write."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(session, "may_write", lambda: False)
+        return measuring()
 
 
 def test_the_server_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -422,3 +424,24 @@ def test_a_vectorizer_whose_server_is_away_says_so_rather_than_that_it_may_not()
     cache = EmbeddingsCache("c", redis_url="unix:///nowhere.sock", read_only=True)
     report = CustomVectorizer(Counted(), MODEL, cache).embed_report(["new"])
     assert (report.withheld, report.unstored) == (0, 1)
+
+
+def test_what_a_page_works_with_is_opened_in_one_room() -> None:
+    # Only there is decided what a user may write: a page that opened a cache itself could forget to ask.
+    opening = {"EmbeddingsCache", "RedisConnection", "from_connection"}
+    found = {
+        (path.name, call)
+        for path in (Path(__file__).parents[1] / "pages").rglob("*.py")
+        for call in called(ast.parse(path.read_text("utf-8"))) & opening
+    }
+    assert found == {
+        ("session.py", "EmbeddingsCache"),
+        ("connections.py", "RedisConnection"),  # asks a server how it is
+        ("serving.py", "RedisConnection"),  # the metrics, which only read
+    }
+
+
+def called(tree: ast.AST) -> set[str]:
+    """The last part of each name that is called."""
+    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "") for each in functions}

@@ -68,6 +68,8 @@ def run(
     settings: Settings | None = None,
     vectorizer: BaseVectorizer | None = None,
     tell: Tell | None = None,
+    *,
+    read_only: bool = False,
 ) -> Run:
     """Runs a benchmark. Nothing else should be at work beside it: two at once slow each other down.
 
@@ -76,8 +78,11 @@ def run(
         settings: What to measure; None is `Settings()`.
         vectorizer: For scenarios that need a model; its own cache is left alone. Without one, vectors are random.
         tell: Called before the model is loaded, and after each timing. What it raises ends the benchmark.
+        read_only: Whether its caches are opened read-only, as for a user who may not write: what it measures writes, so
+            that the data layer refuses it.
 
     Raises:
+        ReadOnlyError: It was to be read-only.
         InvalidInputError: A scenario needs a vectorizer, and there is none.
         CacheUnavailableError: The server cannot be reached.
         VectorizerError: The model cannot be loaded, or gave no vectors.
@@ -91,7 +96,10 @@ def run(
     tell = tell or _tell_nobody
     if vectorizer is not None:
         tell(0, 0, "Loading the model")
-    with Bench(url, settings, vectorizer, tell) as bench, closing(RedisConnection(url)) as connection:
+    with (
+        Bench(url, settings, vectorizer, tell, read_only=read_only) as bench,
+        closing(RedisConnection(url, read_only=read_only)) as connection,
+    ):
         where = find_environment(connection, "" if vectorizer is None else vectorizer.model_name)
         results = _measure(bench, chosen, tell)
     return Run(

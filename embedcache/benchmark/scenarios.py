@@ -131,13 +131,16 @@ class Variant:
 class Bench:
     """What the variants work on: texts, vectors, and caches that are gone when it is left."""
 
-    def __init__(self, url: str | None, settings: Settings, vectorizer: BaseVectorizer | None, tell: Tell) -> None:
+    def __init__(
+        self, url: str | None, settings: Settings, vectorizer: BaseVectorizer | None, tell: Tell, *, read_only: bool
+    ) -> None:
         self.settings = settings
         self.texts = list(dict.fromkeys(settings.texts))
         self.dimension = settings.dimension if vectorizer is None else vectorizer.dims
         self._vectorizer = vectorizer
         self._url = url
         self._tell = tell
+        self._read_only = read_only
         self._name = f"embedcache-benchmark-{secrets.token_hex(6)}"
         self._kept = ExitStack()
 
@@ -199,6 +202,7 @@ class Bench:
             stats=False,
             near_cache=near_cache,
             near_ttl=TTL_SECONDS,
+            read_only=self._read_only,
         )
         self._kept.callback(cache.close)
         return cache

@@ -10,17 +10,21 @@ import contextlib
 import hashlib
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from weakref import WeakSet
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
 
-from embedcache import EmbedcacheError, EmbeddingsCache, HFTextVectorizer, inspector
+from embedcache import EmbedcacheError, EmbeddingsCache, HFTextVectorizer, benchmark, inspector
+from embedcache.benchmark import Run, Settings, Tell
 from embedcache.connection import RedisConnection
 from embedcache.errors import ServerReplyError
 from embedcache.inspector import ServerInfo
+from embedcache.vectorizers.base import BaseVectorizer
 from pages.ui import access, connections, starting
 from pages.ui.index_shelf import IndexShelf
 from pages.ui.known_names import KnownNames
@@ -122,6 +126,11 @@ def open_cache(name: str, *, refresh_ttl: bool = True) -> EmbeddingsCache:
         NotAdmittedError: This user is not logged in.
     """
     return _open(server_url(), name, writes=may_write() and refresh_ttl)
+
+
+def measuring() -> Callable[[Settings, BaseVectorizer | None, Tell], Run]:
+    """`benchmark.run` on this user's server: for a user who may not write now, the data layer refuses its writes."""
+    return partial(benchmark.run, server_url(), read_only=not may_write())
 
 
 @st.cache_resource(max_entries=64, show_spinner=False, on_release=EmbeddingsCache.close)

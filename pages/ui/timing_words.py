@@ -6,8 +6,8 @@ each goes through `code_span` or `plain_label`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from embedcache.benchmark.records import Comparison, Measurement, Run, ScenarioResult
@@ -44,6 +44,13 @@ def rate(per_second: float) -> str:
     return f"{float(f'{per_second:.3g}'):,.0f}" if per_second >= _DIGITS_FROM else f"{per_second:.2g}"
 
 
+def named(key: str, measurements: Sequence[Measurement]) -> list[Measurement]:
+    """The measurements under names that say what they are beside a box: a batch size is more than a number."""
+    if key != "sizes":
+        return list(measurements)
+    return [replace(each, variant=f"{count(each.texts)} per call") for each in measurements]
+
+
 # ------------------------------------------------------------------------------------------------ sentences
 
 
@@ -66,7 +73,7 @@ def _about_batch(result: ScenarioResult) -> str:
     pairs += [("Writing", each) for each in result.comparisons("write")]
     return " ".join(
         f"**{deed} {counted(each.variant.texts, 'text')} in one call is {_faster(each)}** than in a call each: "
-        f"{elapsed(each.variant.p50)} instead of {elapsed(each.baseline.p50)}."
+        f"{elapsed(each.variant.p50)} instead of {elapsed(each.baseline.p50)}, {_latency(each)}."
         for deed, each in pairs
     )
 
@@ -79,14 +86,18 @@ def _about_sizes(result: ScenarioResult) -> str:
     found = f"{rate(best.texts_per_second)} entries a second"
     if len(reads) == 1 or best is reads[0]:
         return f"**Reading is fastest with {counted(best.texts, 'entry', 'entries')} per call**: {found}."
-    more = times(best.texts_per_second / reads[0].texts_per_second)
+    pair = Comparison(reads[0], best)
     return (
-        f"**Reading is fastest with {counted(best.texts, 'entry', 'entries')} per call**: {found}, {more} times as "
-        f"many as with {count(reads[0].texts)} per call."
+        f"**Reading is fastest with {counted(best.texts, 'entry', 'entries')} per call**: {found}, "
+        f"{times(pair.speedup)} times as many as with {count(reads[0].texts)} per call, and {_latency(pair)} per entry."
     )
 
 
 def _about_dtypes(result: ScenarioResult) -> str:
+    return " ".join(filter(None, (_least_memory(result), _time_of_dtypes(result))))
+
+
+def _least_memory(result: ScenarioResult) -> str:
     least, usual = _smallest(result), result.measurements[0]
     if least is None or least.bytes_per_entry is None or not usual.bytes_per_entry:
         return ""
@@ -98,12 +109,20 @@ def _about_dtypes(result: ScenarioResult) -> str:
     return f"{found}, {saved} less than {plain_label(usual.variant)}."
 
 
+def _time_of_dtypes(result: ScenarioResult) -> str:
+    pairs = result.comparisons("read")
+    if not pairs:
+        return ""
+    told = "; ".join(f"{plain_label(each.variant.variant)} {_faster(each)}, {_latency(each)}" for each in pairs)
+    return f"Reading beside {plain_label(pairs[0].baseline.variant)}: {told}."
+
+
 def _about_layouts(result: ScenarioResult) -> str:
     pairs = [("read", each) for each in result.comparisons("read")]
     pairs += [("written", each) for each in result.comparisons("write")]
     return " ".join(
         f"**{counted(each.variant.texts, 'entry', 'entries')} are {deed} {_faster(each)} in our own layout**: in "
-        f"{elapsed(each.variant.p50)} instead of {elapsed(each.baseline.p50)} in RedisVL's."
+        f"{elapsed(each.variant.p50)} instead of {elapsed(each.baseline.p50)} in RedisVL's, {_latency(each)}."
         for deed, each in pairs
     )
 
