@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, Unpack, get_args
 
 import numpy.typing as npt
 
+from embedcache.arguments import check_choice
 from embedcache.entry import TTL, Text
-from embedcache.errors import InvalidInputError
 from embedcache.keyspace import encode_model_name
 from embedcache.vectorizers.losses import Loss
 from embedcache.vectorizers.planning import Preprocess, Wanted, embed_many, embed_one, wanted
 from embedcache.vectorizers.progress import OnProgress
-from embedcache.vectorizers.prompts import INPUT_TYPES, InputType
+from embedcache.vectorizers.prompts import InputType, check_input_type
 from embedcache.vectorizers.report import EmbedReport, Matrix, Vector
 from embedcache.vectorizers.steps import arun, run
 from embedcache.vectorizers.threads import in_thread
@@ -84,8 +84,8 @@ class BaseVectorizer(ABC):
         single_flight: SingleFlightMode | None = "process",
     ) -> None:
         encode_model_name(model)
-        if single_flight not in ("process", "shared", None):
-            raise InvalidInputError(f"single_flight is 'process', 'shared' or None, not {single_flight!r}")
+        if single_flight is not None:
+            check_choice("single_flight", single_flight, get_args(SingleFlightMode))
         self.model = model
         self.cache = cache
         self.single_flight = single_flight
@@ -364,8 +364,7 @@ class BaseVectorizer(ABC):
 
     def _wanted(self, metadata: Mapping[str, Any] | None, ttl: TTL, input_type: InputType | None) -> Wanted:
         if input_type is not None:
-            if not isinstance(input_type, str) or input_type not in INPUT_TYPES:
-                raise InvalidInputError(f"an input type is 'query', 'document' or None, not {input_type!r}")
+            check_input_type(input_type)
             if self.model_name_for(input_type) == self.model_name:
                 input_type = None
         return wanted(metadata, ttl, input_type)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from embedcache.arguments import check_function
 from embedcache.entry import Text
 from embedcache.errors import EmbeddingFailedError, InvalidModelNameError
 from embedcache.vectorizers.base import BaseVectorizer, SingleFlightMode
@@ -42,6 +43,8 @@ class CustomVectorizer(BaseVectorizer):
         embed_many_callable: Callable[[Sequence[Text]], npt.ArrayLike] | None = None,
         single_flight: SingleFlightMode | None = "process",
     ) -> None:
+        check_function("embed_callable", embed_callable)
+        check_function("embed_many_callable", embed_many_callable, may_be_none=True)
         super().__init__(_UNNAMED if model is None else model, single_flight=single_flight)
         self._named = model is not None
         self._embed_one = embed_callable
