@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import msgpack
 
 from embedcache.arguments import check_kind, check_text, check_whole
-from embedcache.buckets import server_time
+from embedcache.buckets import moment, server_time
 from embedcache.connection import RedisConnection
 from embedcache.entry import Metadata
 from embedcache.keyspace import Keyspace
@@ -183,8 +183,8 @@ def _unpacked(space: Keyspace, rows: Iterable[bytes]) -> Iterable[AuditRecord]:
         try:
             at, actor, action, count, size, detail = msgpack.unpackb(row, unicode_errors="surrogatepass")[: _FIELDS - 1]
             known = detail if isinstance(detail, dict) else {}
-            yield AuditRecord(float(at), str(actor), str(action), space.name, known, int(count), int(size))
-        except (ValueError, TypeError, msgpack.exceptions.UnpackException):
+            yield AuditRecord(moment(at), str(actor), str(action), space.name, known, int(count), int(size))
+        except (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException):
             continue  # no row of ours
 
 

@@ -15,7 +15,16 @@ from typing import Final, SupportsFloat, TypeAlias
 
 from embedcache import histogram
 from embedcache.arguments import is_number, shown
-from embedcache.buckets import DAYS, MINUTES, RESOLUTIONS, Resolution, Standing, read_buckets, read_standing
+from embedcache.buckets import (
+    DAYS,
+    LAST_MOMENT,
+    MINUTES,
+    RESOLUTIONS,
+    Resolution,
+    Standing,
+    read_buckets,
+    read_standing,
+)
 from embedcache.counters import SUMS, ByModel, Counts, add_by_model, total
 from embedcache.errors import InvalidInputError
 from embedcache.keyspace import Keyspace, encode_model_name
@@ -29,8 +38,6 @@ _MAX_BUCKETS: Final = 1_500
 """Buckets read for one answer: a day of minutes, or sixty days of hours."""
 MAX_STEPS: Final = 3_000
 _MAX_SERIES_BUCKETS: Final = 10_000
-_LAST_MOMENT: Final = 253_402_300_799
-"""The end of the year 9999, beyond which no date is meant; milliseconds since 1970 are beyond it."""
 _UNITS: Final = {"m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 _SPAN: Final = re.compile(rf"(\d+) ?({'|'.join(sorted(_UNITS, reverse=True))})")
 
@@ -177,7 +184,7 @@ def _moment(given: object) -> float:
     """Unix seconds of one end of a window."""
     if isinstance(given, datetime):
         return given.timestamp()
-    if isinstance(given, bool | str) or not isinstance(given, SupportsFloat) or not abs(float(given)) <= _LAST_MOMENT:
+    if isinstance(given, bool | str) or not isinstance(given, SupportsFloat) or not abs(float(given)) <= LAST_MOMENT:
         raise ValueError(given)
     return float(given)
 
