@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from public import public
 from world import KEPT, KEY, MODEL, TTL, World, patient, refusal
 
-from embedcache import NEVER, EmbeddingsCache
+from embedcache import NEVER, EmbeddingsCache, InvalidInputError
 
 CACHE = public("embedcache.EmbeddingsCache")
 METHODS = [name for name, tested in CACHE.items() if tested.of is not None]
@@ -76,3 +76,14 @@ def test_an_option_of_the_cache(option: str, value: Any) -> None:
     options: dict[str, Any] = {"redis_url": "unix:///nowhere.sock", "stats": False, option: value}
     error = refusal(lambda: EmbeddingsCache(**options).close())
     assert error is None or str(error)
+
+
+@patient
+@given(value=junk, field=st.sampled_from(["text", "model_name", "embedding", "metadata", "ttl"]))
+def test_one_junk_field_in_a_batch_writes_none_of_it(world: World, value: Any, field: str) -> None:
+    world.put_right()
+    batch = [{"text": text, "model_name": MODEL, "embedding": [0.5, 1.0]} for text in ("a", "b", "c")]
+    batch[1][field] = value
+    error = refusal(lambda: world.run(world.cache.amset(batch)))
+    assert error is None or (isinstance(error, InvalidInputError) and error.index == 1)
+    assert world.has_its_values() is (error is not None)
