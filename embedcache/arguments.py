@@ -146,6 +146,18 @@ def check_path(name: str, value: object) -> Path:
     return path
 
 
+def check_host(name: str, value: object) -> None:
+    """Checks the name of a host, or its address: what no resolver can be asked for.
+
+    Raises:
+        InvalidInputError: It can be none.
+    """
+    try:
+        check_text(name, value).encode("idna")
+    except UnicodeError as error:
+        raise InvalidInputError(f"{name} is the name of a host or its address, not {shown(value)}: {error}") from None
+
+
 def gone_through(name: str, given: Any) -> Iterator[Any]:
     """The items of something to go through once.
 

@@ -22,6 +22,7 @@ from redis.sentinel import SentinelConnectionPool
 from embedcache.arguments import (
     LONGEST_SECONDS,
     check_function,
+    check_host,
     check_kind,
     check_path,
     check_seconds,
@@ -111,18 +112,23 @@ def _check_packer(name: str, value: object) -> None:
         raise InvalidInputError(f"{name} has a method pack, as redis-py's have; {type(value).__name__} has none")
 
 
+_LARGEST_READ_BYTES: Final = 64 * 1024 * 1024
+"""Each read sets so much memory aside."""
 _CHECKS: Final[Mapping[str, Callable[[str, Any], object]]] = {
     **dict.fromkeys(("socket_timeout", "socket_connect_timeout"), check_seconds),
     "health_check_interval": _check_wait,
     **dict.fromkeys(("username", "password", "client_name", "lib_name", "lib_version"), _check_word),
     "db": _check_database,
-    **dict.fromkeys(("max_connections", "socket_read_size"), check_whole),
+    "host": check_host,
+    "max_connections": check_whole,
+    "socket_read_size": lambda name, value: check_whole(name, value, 1, _LARGEST_READ_BYTES),
     **dict.fromkeys(("encoding", "encoding_errors"), _check_encoding),
     "retry": lambda name, value: check_kind(name, value, AbstractRetry),
     "credential_provider": lambda name, value: check_kind(name, value, CredentialProvider),
     "maint_notifications_config": lambda name, value: check_kind(name, value, MaintNotificationsConfig),
     **dict.fromkeys(("decode_responses", "retry_on_timeout", "legacy_responses", "socket_keepalive"), check_switch),
     "connection_class": _check_class,
+    "parser_class": lambda name, value: check_kind(name, value, type),
     **dict.fromkeys(("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"), check_path),
     "ssl_password": _check_word,
     "cache": lambda name, value: check_kind(name, value, CacheInterface),
@@ -143,11 +149,16 @@ def check_settings(settings: object) -> dict[str, Any]:
         return {}
     if not isinstance(settings, Mapping):
         raise InvalidInputError(f"connection_kwargs is a dict of redis-py's settings, not {type(settings).__name__}")
-    for name, value in settings.items():
+    for name in settings:
         check_text("a setting's name", name)
-        if name in _CHECKS and (value is not None or name == "retry"):
-            _CHECKS[name](name, value)
+    _check_values(settings)
     return dict(settings)
+
+
+def _check_values(settings: Mapping[str, Any]) -> None:
+    for name, check in _CHECKS.items():
+        if name in settings and (settings[name] is not None or name == "retry"):
+            check(name, settings[name])
 
 
 def check_names(settings: Mapping[str, Any]) -> None:
@@ -156,6 +167,7 @@ def check_names(settings: Mapping[str, Any]) -> None:
     Raises:
         InvalidInputError: There is one.
     """
+    _check_values(settings)  # those that a URL has brought along, too
     names = {name: value for name, value in settings.items() if name not in _POOL_SETTINGS}
     try:
         settings.get("connection_class", redis.Connection)(**names)

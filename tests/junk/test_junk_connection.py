@@ -6,17 +6,19 @@ and that is all that is looked at.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import Any
 
 import pytest
 import redis
 from drawing import junk
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from public import public
 from world import World, patient, refusal
 
+from embedcache import EmbeddingsCache
 from embedcache.breaker import USUAL_POLICY, BreakerPolicy
 from embedcache.connection import RedisConnection
 from embedcache.operations import checked
@@ -56,7 +58,27 @@ URLS = st.tuples(
 ).map("".join)
 
 
+HOSTS = ["a..b", "a" * 70, "\ud800"]
+NOWHERE = [
+    *(f"{scheme}://{host}:1{rest}" for host in HOSTS for scheme, rest in (("redis", "/"), ("redis+cluster", ""))),
+    *(f"redis+sentinel://{host}:1/s" for host in HOSTS),
+    *("embedded:///tmp/\0x", "embedded:///tmp/%00x", "embedded:///\ud800/x", "unix:///tmp/\0x", "unix:///\ud800"),
+    *("redis://localhost:1/?socket_read_size=-5", "redis://localhost:1/?socket_timeout=-1", "redis://localhost:99999"),
+]
+
+
+@pytest.mark.parametrize("url", NOWHERE, ids=ascii)
+def test_a_url_of_no_place_is_refused_at_the_latest_when_it_is_asked(url: str, runner: asyncio.Runner) -> None:
+    async def get() -> None:
+        async with EmbeddingsCache(redis_url=url, breaker=None, stats=False) as cache:
+            await cache.aget("a", "m")
+
+    assert refusal(lambda: EmbeddingsCache(redis_url=url, breaker=None, stats=False).get("a", "m")) is not None
+    assert refusal(lambda: runner.run(get())) is not None
+
+
 @patient
+@example("embedded://[")
 @given(url=URLS | st.text(max_size=8))
 def test_a_url(url: str) -> None:
     error = refusal(lambda: RedisConnection(url).close())
