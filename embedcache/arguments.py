@@ -79,15 +79,17 @@ def check_switch(name: str, value: object) -> None:
         raise InvalidInputError(f"{name} is True or False, not {shown(value)}")
 
 
-def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+def check_choice(name: str, value: object, choices: Iterable[str], *, may_be_none: bool = False) -> None:
     """Checks one of a few words.
 
     Raises:
         InvalidInputError: It is none of them.
     """
     known = list(choices)
-    if not isinstance(value, str) or value not in known:
-        raise InvalidInputError(f"{name} is {', '.join(known[:-1])} or {known[-1]}, not {shown(value)}")
+    if (value is None and may_be_none) or (isinstance(value, str) and value in known):
+        return
+    *first, last = [*known, "None"] if may_be_none else known
+    raise InvalidInputError(f"{name} is {', '.join(first)} or {last}, not {shown(value)}")
 
 
 def check_text(name: str, value: object, *, encodable: bool = True) -> str:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, Unp
 
 import numpy.typing as npt
 
-from embedcache.arguments import check_choice
+from embedcache.arguments import check_choice, check_kind
+from embedcache.cache import EmbeddingsCache
 from embedcache.entry import TTL, Text
 from embedcache.keyspace import encode_model_name
 from embedcache.vectorizers.losses import Loss
@@ -27,7 +28,6 @@ from embedcache.vectorizers.steps import arun, run
 from embedcache.vectorizers.threads import in_thread
 
 if TYPE_CHECKING:
-    from embedcache.cache import EmbeddingsCache
     from embedcache.vectorizers.drift_report import DriftReport
 
 CHUNK_TEXTS: Final = 256
@@ -70,7 +70,7 @@ class BaseVectorizer(ABC):
             each compute it. If the first one's model fails, the others compute for themselves.
 
     Raises:
-        InvalidInputError: The model's name or `single_flight` cannot be used.
+        InvalidInputError: The model's name, the cache or `single_flight` cannot be used.
     """
 
     _chunk_texts: int | None = None
@@ -84,8 +84,9 @@ class BaseVectorizer(ABC):
         single_flight: SingleFlightMode | None = "process",
     ) -> None:
         encode_model_name(model)
-        if single_flight is not None:
-            check_choice("single_flight", single_flight, get_args(SingleFlightMode))
+        check_choice("single_flight", single_flight, get_args(SingleFlightMode), may_be_none=True)
+        if cache is not None:
+            check_kind("cache", cache, EmbeddingsCache)
         self.model = model
         self.cache = cache
         self.single_flight = single_flight

@@ -93,8 +93,7 @@ class Corpus:
     def __post_init__(self) -> None:
         if self.limit is not None:
             check_whole("limit", self.limit)
-        if self.file_format is not None:
-            check_choice("file_format", self.file_format, get_args(CorpusFormat))
+        check_choice("file_format", self.file_format, get_args(CorpusFormat), may_be_none=True)
         if self.kind == "txt" and self.metadata:
             raise InvalidInputError("a text file has no columns to keep as metadata; CSV, JSON lines and Parquet have")
 

@@ -71,11 +71,20 @@ OPTIONS = [name for name in CACHE["embedcache.EmbeddingsCache"].parameters if na
 @pytest.mark.parametrize("option", OPTIONS)
 @patient
 @given(value=junk)
-def test_an_option_of_the_cache(option: str, value: Any) -> None:
-    """That of the server's address is with connections."""
-    options: dict[str, Any] = {"redis_url": "unix:///nowhere.sock", "stats": False, option: value}
-    error = refusal(lambda: EmbeddingsCache(**options).close())
-    assert error is None or str(error)
+def test_an_option_of_the_cache(world: World, option: str, value: Any) -> None:
+    """Taken or refused when the cache is made; what is taken does. That of the server's address is with connections."""
+    world.put_right()
+    options: dict[str, Any] = {"redis_url": world.server.url, "stats": False, option: value}
+
+    def use() -> None:
+        with EmbeddingsCache(**options) as cache:
+            if not cache.read_only:
+                cache.set("a", MODEL, [0.5, 1.0])
+            cache.mget(["a", "missing"], MODEL)
+            cache.stats("all")
+
+    error = refusal(use)
+    assert error is None or (str(error) and world.has_its_values())
 
 
 @patient

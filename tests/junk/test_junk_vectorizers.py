@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from public import public
 from toy_model import vector_of
 from world import KEPT, TTL, World, patient, refusal
 
-from embedcache import NEVER, HFTextVectorizer, OpenAITextVectorizer
+from embedcache import NEVER, BaseVectorizer, CustomVectorizer, HFTextVectorizer, OpenAITextVectorizer
 
 KINDS = ("HFTextVectorizer", "OpenAITextVectorizer", "CustomVectorizer")
 VECTORIZERS = public(
@@ -115,6 +115,20 @@ def test_an_option_of_openai_that_is_put_to_use(api: EmbeddingServer, option: st
 
     error = refusal(embed)
     assert error is None or str(error)
+
+
+MAKERS: dict[str, Callable[[Any], BaseVectorizer]] = {
+    "HFTextVectorizer": lambda cache: HFTextVectorizer(cache=cache),
+    "OpenAITextVectorizer": lambda cache: OpenAITextVectorizer("toy", cache, api_key=KEY),
+    "CustomVectorizer": lambda cache: CustomVectorizer(vector_of, "toy", cache),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+@patient
+@given(cache=junk)
+def test_what_is_no_cache(make: Callable[[Any], BaseVectorizer], cache: Any) -> None:
+    assert (refusal(lambda: make(cache)) is None) is (cache is None)
 
 
 @patient
