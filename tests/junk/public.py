@@ -93,10 +93,14 @@ def rooms() -> list[str]:
 
 
 def public(*names: str) -> dict[str, Public]:
-    """All that can be called in these rooms, or of these classes."""
+    """All that can be called in these rooms, or of these classes; once, though several rooms may show it."""
     found: dict[str, Public] = {}
+    shown: list[object] = []
     for name in names:
         for each, value in members(name):
+            if any(value is other for other in shown):
+                continue
+            shown.append(value)
             if inspect.isclass(value):
                 found |= _of_class(each, value)
             elif inspect.isfunction(value):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from public import UNCHECKED, members, public, rooms
+from world import World, tell
 
 
 def test_every_room_of_the_reference_is_given_junk() -> None:
@@ -26,8 +28,16 @@ def test_what_is_found_is_what_there_is() -> None:
 
 
 def test_records_are_known_by_name() -> None:
-    """A class that is not there any more is no exception."""
+    """A class that is there no more needs no exception."""
     reachable = {
         name.rpartition(".")[2] for room in rooms() for name, value in members(room) if isinstance(value, type)
     }
     assert reachable >= UNCHECKED
+
+
+def test_an_argument_of_which_nobody_has_said_what_would_do_fails(world: World) -> None:
+    tested = public("embedcache.removal")["embedcache.removal.carry_out"]
+    for plausible in ({}, {"connection": [world.connection], "plan": [world.plan], "tell": [tell], "actor": ["ada"]}):
+        with pytest.raises(pytest.fail.Exception, match="say in this file what would do for"):
+            for name in tested.parameters:
+                world.chosen(plausible, tested, name)
