@@ -32,12 +32,13 @@ def shown(value: object) -> str:
 
 def whole_number(value: object) -> int | None:
     """The value as a plain int, numpy's integers too; None for anything else, bools and floats among it."""
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+    # An array has __index__ too, which works where it holds one number.
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or hasattr(value, "__len__"):
         return None
     try:
         return int(operator.index(value))
     except TypeError:
-        return None  # an array has __index__ too
+        return None  # a class, or torch's tensor of several numbers
 
 
 def check_whole(name: str, value: object, least: int = 1, most: int | None = None) -> int:

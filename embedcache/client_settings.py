@@ -14,6 +14,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnec
 from redis.cache import CacheConfig, CacheInterface
 from redis.connection import AbstractConnection
 from redis.credentials import CredentialProvider
+from redis.event import EventDispatcherInterface
 from redis.exceptions import RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import AbstractRetry
@@ -69,6 +70,9 @@ _SHARED_SETTINGS: Final = frozenset(
 _TIMEOUTS: Final = ("socket_timeout", "socket_connect_timeout")
 CACHING_SETTINGS: Final = frozenset({"cache", "cache_config", "cache_factory"})
 """Those that make a client keep replies."""
+SYNC_SETTINGS: Final = CACHING_SETTINGS | {"command_packer"}
+"""Those that redis-py's async clients do not know; they do without."""
+_WHOLE: Final = ("max_connections", "socket_read_size", "db")
 _POOL_SETTINGS: Final = (
     frozenset({"connection_class", "max_connections", "maint_notifications_config"}) | CACHING_SETTINGS
 )
@@ -135,6 +139,7 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], object]]] = {
     "cache_config": lambda name, value: check_kind(name, value, CacheConfig),
     "redis_connect_func": check_function,
     "command_packer": _check_packer,
+    "event_dispatcher": lambda name, value: check_kind(name, value, EventDispatcherInterface),
 }
 """What redis-py takes as it is, and would find out at the first call; None is redis-py's own."""
 
@@ -152,7 +157,8 @@ def check_settings(settings: object) -> dict[str, Any]:
     for name in settings:
         check_text("a setting's name", name)
     _check_values(settings)
-    return dict(settings)
+    # numpy's whole numbers are none to redis-py.
+    return {name: int(value) if name in _WHOLE and value is not None else value for name, value in settings.items()}
 
 
 def _check_values(settings: Mapping[str, Any]) -> None:
@@ -161,13 +167,17 @@ def _check_values(settings: Mapping[str, Any]) -> None:
             check(name, settings[name])
 
 
-def check_names(settings: Mapping[str, Any]) -> None:
+def check_names(settings: Mapping[str, Any], *, unix: bool) -> None:
     """Finds a setting that redis-py does not know, or cannot use, now rather than at the first call.
 
     Raises:
         InvalidInputError: There is one.
     """
     _check_values(settings)  # those that a URL has brought along, too
+    if unix and any(settings.get(name) is not None for name in CACHING_SETTINGS):
+        raise InvalidInputError(
+            "redis-py keeps no replies of a server at a Unix socket; near_cache keeps entries"
+        )
     names = {name: value for name, value in settings.items() if name not in _POOL_SETTINGS}
     try:
         settings.get("connection_class", redis.Connection)(**names)

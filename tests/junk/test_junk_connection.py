@@ -108,8 +108,15 @@ def test_a_setting_of_clients(world: World, name: str, value: Any) -> None:
         finally:
             connection.close()
 
-    error = refusal(ask)
-    assert error is None or str(error)
+    async def aask() -> None:
+        connection = RedisConnection(world.server.url, settings={name: value}, breaker=None)
+        try:
+            await connection.adrive(checked(("PING",)))
+        finally:
+            await connection.aclose()
+
+    for error in (refusal(ask), refusal(lambda: world.run(aask()))):
+        assert error is None or str(error)
 
 
 OF_TLS = sorted(
