@@ -175,9 +175,7 @@ def check_names(settings: Mapping[str, Any], *, unix: bool) -> None:
     """
     _check_values(settings)  # those that a URL has brought along, too
     if unix and any(settings.get(name) is not None for name in CACHING_SETTINGS):
-        raise InvalidInputError(
-            "redis-py keeps no replies of a server at a Unix socket; near_cache keeps entries"
-        )
+        raise InvalidInputError("redis-py keeps no replies of a server at a Unix socket; near_cache keeps entries")
     names = {name: value for name, value in settings.items() if name not in _POOL_SETTINGS}
     try:
         settings.get("connection_class", redis.Connection)(**names)
