@@ -13,10 +13,10 @@ from typing import Any, Final, cast
 
 import msgpack
 
-from embedcache.buckets import server_time
+from embedcache.arguments import check_kind, check_text, check_whole
+from embedcache.buckets import moment, server_time
 from embedcache.connection import RedisConnection
 from embedcache.entry import Metadata
-from embedcache.errors import InvalidInputError
 from embedcache.keyspace import Keyspace
 from embedcache.metadata import pack_metadata
 from embedcache.operations import Command, Operation, checked, checked_all
@@ -26,6 +26,7 @@ MAX_RECORDS: Final = 1_000
 MAX_CHARACTERS: Final = 500
 """Kept of an actor's name, an action, and each text within a detail."""
 
+_MOST: Final = 2**63 - 1
 _TAG_DIGITS: Final = 8
 
 
@@ -84,7 +85,9 @@ def record(
         ServerReplyError: It refuses.
     """
     space = Keyspace(cache_name)
-    written = AuditRecord(0.0, _cut(actor), _cut(action), cache_name, _checked_detail(detail), int(count), int(size))
+    by, what = check_text("actor", actor, encodable=False), check_text("action", action, encodable=False)
+    changed, length = _checked_amounts(count, size)
+    written = AuditRecord(0.0, _cut(by), _cut(what), cache_name, _checked_detail(detail), changed, length)
     return connection.drive(_record(space, written))
 
 
@@ -105,7 +108,9 @@ def amend(
     Raises:
         EmbedcacheError: As `record`.
     """
-    written = replace(known, count=int(count), bytes=int(size), detail=_checked_detail(detail))
+    check_kind("known", known, AuditRecord)
+    changed, length = _checked_amounts(count, size)
+    written = replace(known, count=changed, bytes=length, detail=_checked_detail(detail))
     connection.drive(_amend(Keyspace(known.cache_name), known, written))
     return written
 
@@ -123,8 +128,7 @@ def read(connection: RedisConnection, *cache_names: str, limit: int = MAX_RECORD
         CacheUnavailableError: The server cannot be reached.
         ServerReplyError: It refuses.
     """
-    if limit < 1:
-        raise InvalidInputError(f"a limit is a whole number above zero, not {limit!r}")
+    limit = check_whole("limit", limit)
     return connection.drive(_read([Keyspace(name) for name in cache_names], limit))
 
 
@@ -179,14 +183,18 @@ def _unpacked(space: Keyspace, rows: Iterable[bytes]) -> Iterable[AuditRecord]:
         try:
             at, actor, action, count, size, detail = msgpack.unpackb(row, unicode_errors="surrogatepass")[: _FIELDS - 1]
             known = detail if isinstance(detail, dict) else {}
-            yield AuditRecord(float(at), str(actor), str(action), space.name, known, int(count), int(size))
-        except (ValueError, TypeError, msgpack.exceptions.UnpackException):
+            yield AuditRecord(moment(at), str(actor), str(action), space.name, known, int(count), int(size))
+        except (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException):
             continue  # no row of ours
+
+
+def _checked_amounts(count: int, size: int) -> tuple[int, int]:
+    return check_whole("count", count, 0, _MOST), check_whole("size", size, 0, _MOST)
 
 
 def _checked_detail(detail: Mapping[str, Any] | None) -> Metadata:
     """The detail as it is read back: a plain JSON object whose texts are not too long."""
-    return cast("Metadata", _cut_within(msgpack.unpackb(pack_metadata(detail or {}))))
+    return cast("Metadata", _cut_within(msgpack.unpackb(pack_metadata({} if detail is None else detail))))
 
 
 def _cut_within(value: Any) -> Any:

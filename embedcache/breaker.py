@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 from weakref import ReferenceType, WeakMethod, ref
 
+from embedcache.arguments import check_seconds, check_whole
 from embedcache.errors import CacheUnavailableError, InvalidInputError
 
 QUIET_SECONDS: Final = 600.0
@@ -49,11 +50,9 @@ class BreakerPolicy:
     longest_pause: float = 5.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.failures, bool) or not isinstance(self.failures, int) or self.failures < 1:
-            raise InvalidInputError(f"a breaker's failures are a whole number from 1 on, not {self.failures!r}")
-        for name, value in (("first_pause", self.first_pause), ("longest_pause", self.longest_pause)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-                raise InvalidInputError(f"a breaker's {name} is a number of seconds above 0, not {value!r}")
+        check_whole("a breaker's failures", self.failures)
+        check_seconds("a breaker's first_pause", self.first_pause)
+        check_seconds("a breaker's longest_pause", self.longest_pause)
         if self.longest_pause < self.first_pause:
             raise InvalidInputError(
                 f"a breaker's longest_pause, {self.longest_pause!r}, is shorter than its first_pause, "

@@ -11,6 +11,7 @@ namespace, for none ends in 64 hex digits. The part in braces puts all keys of o
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,6 +91,18 @@ class SlowLookup:
 
 _SLOW_FIELDS: Final = len(fields(SlowLookup))
 """A later version may have more."""
+
+
+LAST_MOMENT: Final = 253_402_300_799
+"""The end of the year 9999, beyond which no date is meant; milliseconds since 1970 are beyond it."""
+
+
+def moment(found: Any) -> float:
+    """Unix seconds as somebody has stored them; a ValueError or TypeError where they are no date."""
+    seconds = float(found)
+    if not 0 <= seconds <= LAST_MOMENT:
+        raise ValueError(f"{seconds} are no Unix seconds")
+    return seconds
 
 
 def _key(space: Keyspace, *parts: object) -> str:
@@ -393,8 +406,10 @@ def _unpack_slow(packed: bytes) -> SlowLookup | None:
     try:
         fields = msgpack.unpackb(packed, unicode_errors="surrogatepass")
         at, seconds, model_name, key, texts, hits, text, process = fields[:_SLOW_FIELDS]
-        return SlowLookup(float(at), float(seconds), model_name, str(key), int(texts), int(hits), text, str(process))
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException):
+        if not isinstance(model_name, str | None) or not isinstance(text, str | None) or not 0 <= seconds < math.inf:
+            return None
+        return SlowLookup(moment(at), float(seconds), model_name, str(key), int(texts), int(hits), text, str(process))
+    except (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException):
         return None
 
 

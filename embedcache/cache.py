@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache import codec, editing, operations
+from embedcache.arguments import check_switch
 from embedcache.breaker import USUAL_POLICY, BreakerPolicy
 from embedcache.entry import NEVER, TTL, CacheEntry, CacheItem, EmbeddingLike, FloatArray, Never, Text
 from embedcache.entry_layout import LayoutName
-from embedcache.errors import InvalidInputError
 from embedcache.keyspace import Keyspace, check_keys
 from embedcache.layouts import entry_layout
 from embedcache.near import NEAR_CACHE_BYTES, NEAR_TTL_SECONDS, NearCache
@@ -98,7 +98,9 @@ class EmbeddingsCache(NearbyCache):
         near_cache_bytes: int = NEAR_CACHE_BYTES,
         breaker: BreakerPolicy | None = USUAL_POLICY,
     ) -> None:
-        _check_switches(refresh_ttl=refresh_ttl, stats=stats, slow_lookup_texts=slow_lookup_texts, read_only=read_only)
+        switches = {"refresh_ttl": refresh_ttl, "stats": stats, "slow_lookup_texts": slow_lookup_texts}
+        for option, value in (switches | {"read_only": read_only}).items():
+            check_switch(option, value)
         self._dtype = codec.stored_dtype(dtype)
         lies = entry_layout(layout, self._dtype)
         space = Keyspace(name, ttl, lies.hex_bytes)
@@ -506,10 +508,3 @@ def _item(
     text: Text, model_name: str, embedding: EmbeddingLike, metadata: Mapping[str, Any] | None, ttl: TTL
 ) -> CacheItem:
     return {"text": text, "model_name": model_name, "embedding": embedding, "metadata": metadata, "ttl": ttl}
-
-
-def _check_switches(**switches: object) -> None:
-    """Raises `InvalidInputError` for one that is neither on nor off: ``read_only="no"`` would be on."""
-    for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise InvalidInputError(f"{name} is True or False, not {value!r}")

@@ -30,6 +30,7 @@ import msgpack
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
+from embedcache.arguments import shown
 from embedcache.entry import CacheEntry, FloatArray, Metadata, Text
 from embedcache.errors import InvalidInputError
 from embedcache.keyspace import hex_identity
@@ -102,7 +103,7 @@ def stored_dtype(name: str) -> StoredDtype:
     """
     dtype = _BY_NAME.get(name) if isinstance(name, str) else None
     if dtype is None:
-        raise InvalidInputError(f"dtype is one of {', '.join(_BY_NAME)}, not {name!r}")
+        raise InvalidInputError(f"dtype is one of {', '.join(_BY_NAME)}, not {shown(name)}")
     return dtype
 
 

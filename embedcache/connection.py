@@ -31,6 +31,7 @@ from redis.retry import Retry
 from embedcache.breaker import USUAL_POLICY, Breaker, BreakerPolicy, Outage
 from embedcache.client_settings import (
     CACHING_SETTINGS,
+    SYNC_SETTINGS,
     awithout_touching,
     check_client,
     check_names,
@@ -137,7 +138,7 @@ class RedisConnection:
             self._cluster = Cluster(nodes, self._make_client, self._make_async_client, remap=remap)
         else:
             self._settings = by_sentinels(parse(url) | extra)
-        check_names(self._settings)
+        check_names(self._settings, unix=self.is_embedded or "path" in self._settings)
         self.address = mask_password(url)
         self._guard(breaker)
 
@@ -403,7 +404,8 @@ class RedisConnection:
 
     def _make_async_client(self, node: Address | None = None) -> redis.asyncio.Redis:
         retry = AsyncRetry(NoBackoff(), 0 if node else RETRIES, RETRIED)
-        settings = self._connection_settings(retry, MAX_ASYNC_CONNECTIONS, node)
+        given = self._connection_settings(retry, MAX_ASYNC_CONNECTIONS, node)
+        settings = {name: value for name, value in given.items() if name not in SYNC_SETTINGS}
         if self._read_only:
             settings["redis_connect_func"] = awithout_touching(settings.get("redis_connect_func"))
         sync_class = settings.pop("connection_class", redis.Connection)

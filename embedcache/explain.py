@@ -13,10 +13,10 @@ from itertools import product
 from typing import Final
 
 from embedcache import codec
+from embedcache.arguments import check_whole
 from embedcache.buckets import Standing, read_standing, read_write
 from embedcache.entry import Text
 from embedcache.entry_layout import EntryLayout, LayoutName
-from embedcache.errors import InvalidInputError
 from embedcache.keyspace import Keyspace
 from embedcache.operations import Operation, ServerAbilities, checked, mexists
 from embedcache.packed_layout import PACKED
@@ -110,8 +110,7 @@ def why(
     layout: EntryLayout = PACKED,
 ) -> Operation[Explanation]:
     """Why a lookup of this text and model hits, or misses."""
-    if isinstance(max_scan, bool) or not isinstance(max_scan, int) or max_scan < 0:
-        raise InvalidInputError(f"max_scan is a whole number of keys from 0 on, not {max_scan!r}")
+    max_scan = check_whole("max_scan", max_scan, 0)
     key, tag = pack_text(space, text, model_name)
     value = yield from layout.examine(key)
     if value is not None:

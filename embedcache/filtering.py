@@ -6,13 +6,13 @@ text or the metadata.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Final
 
+from embedcache.arguments import check_kind, is_number, shown, whole_number
 from embedcache.entry import Metadata, Text
 from embedcache.errors import InvalidInputError
 
@@ -21,6 +21,9 @@ MAX_ASKED_CHARACTERS: Final = 1_000
 _TEXTS: Final = ("text_contains", "model_name", "metadata_field")
 _SECONDS: Final = ("min_age", "max_age", "min_idle", "expires_within")
 _BYTES: Final = ("min_bytes", "max_bytes")
+_LONGEST_SECONDS: Final = 1e15
+_MOST_BYTES: Final = 2**62
+"""What columns of numpy can be compared with."""
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 TYPED_WORDS: Final[Mapping[str, bool | None]] = {"true": True, "false": False, "null": None}
 
@@ -70,10 +73,10 @@ class EntryFilter:
             object.__setattr__(self, name, _seconds(name, getattr(self, name)))
         for name in _BYTES:
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
-        if self.never_expires not in (None, True, False):
-            raise InvalidInputError(f"never_expires is True, False or None, not {self.never_expires!r}")
-        if self.unreadable not in (None, True):
-            raise InvalidInputError(f"unreadable is True or None, not {self.unreadable!r}")
+        if self.never_expires is not None and not isinstance(self.never_expires, bool):
+            raise InvalidInputError(f"never_expires is True, False or None, not {shown(self.never_expires)}")
+        if self.unreadable is not None and self.unreadable is not True:
+            raise InvalidInputError(f"unreadable is True or None, not {shown(self.unreadable)}")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -104,6 +107,8 @@ class EntryFilter:
 
     def matches_text(self, text: Text) -> bool:
         """Whether a text contains what is asked for. A str and its UTF-8 are the same text."""
+        if not isinstance(text, str | bytes):
+            raise InvalidInputError(f"a text is str or bytes, not {type(text).__name__}")
         if self.text_contains is None:
             return True
         asked, in_utf8 = _folded(self.text_contains)
@@ -136,9 +141,9 @@ class EntryFilter:
             InvalidInputError: A field is none of a filter's, or cannot be used; the message names it.
         """
         known = {field.name for field in fields(cls)}
-        for name in given:
+        for name in check_kind("given", given, Mapping):
             if name not in known:
-                raise InvalidInputError(f"{name!r} is no field of a filter; they are {', '.join(sorted(known))}")
+                raise InvalidInputError(f"{shown(name)} is no field of a filter; they are {', '.join(sorted(known))}")
         return cls(**given)
 
 
@@ -159,19 +164,20 @@ def _check_text(name: str, value: object, *, may_be_empty: bool) -> None:
 def _seconds(name: str, value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidInputError(f"{name} is a number of seconds or None, not {value!r}")
-    if not math.isfinite(value) or value < 0:
-        raise InvalidInputError(f"{name} is a number of seconds from 0 up, not {value}")
+    if not is_number(value):
+        raise InvalidInputError(f"{name} is a number of seconds or None, not {shown(value)}")
+    if not 0 <= value < _LONGEST_SECONDS:
+        raise InvalidInputError(f"{name} is a number of seconds from 0 up, not {shown(value)}")
     return float(value)
 
 
 def _whole(name: str, value: object) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidInputError(f"{name} is a whole number of bytes from 0 up, not {value!r}")
-    return value
+    number = whole_number(value)
+    if number is None or not 0 <= number < _MOST_BYTES:
+        raise InvalidInputError(f"{name} is a whole number of bytes from 0 up, not {shown(value)}")
+    return number
 
 
 # ------------------------------------------------------------------------------------------------ comparing

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from embedcache import redisvl_format
+from embedcache.arguments import check_choice, check_kind, check_switch, check_whole, shown
 from embedcache.columns import DTYPES, UNREADABLE_CODE, Columns, Layout
 from embedcache.errors import InvalidInputError
 from embedcache.filtering import EntryFilter
-from embedcache.keyspace import split_key
+from embedcache.keyspace import check_keys, split_key
 
 Positions: TypeAlias = npt.NDArray[np.int64]
 Column: TypeAlias = Literal[
@@ -136,29 +137,33 @@ class EntryIndex:
 
     def key(self, position: int) -> str:
         """The Redis key of one entry."""
-        return f"{self.name}:{self.digests[position].tobytes().hex()}"
+        return f"{self.name}:{self.digests[self._checked(position)].tobytes().hex()}"
 
     def keys(self, positions: Positions | Sequence[int]) -> list[str]:
         """The Redis keys of some entries, in order."""
-        return keys_of(self.name, self.digests[np.asarray(positions, np.int64)])
+        return keys_of(self.name, self.digests[check_positions("positions", positions, len(self))])
 
     def model_name(self, position: int) -> str | None:
         """The model of one entry, or None where it is unreadable."""
-        code = int(self.model_codes[position])
+        code = int(self.model_codes[self._checked(position)])
         return None if code == UNREADABLE_CODE else self.models[code]
 
     def dtype(self, position: int) -> str | None:
         """How one entry's vector is stored, as in `EntrySummary`; None where it is unreadable."""
+        position = self._checked(position)
         if self.layouts[position] == Layout.REDISVL:
             return redisvl_format.DTYPE_NAME
         return _DTYPE_NAMES.get(int(self.dtype_codes[position]))
 
     def positions_of(self, keys: Sequence[str]) -> Positions:
         """Where these keys are, in the index's order; those that are not in it are left out."""
-        wanted = {bytes.fromhex(cut[1]) for key in keys if (cut := split_key(key)) and cut[0] == self.name}
+        wanted = {bytes.fromhex(cut[1]) for key in check_keys(keys) if (cut := split_key(key)) and cut[0] == self.name}
         starts = np.frombuffer(b"".join(digest[:8] for digest in wanted), np.uint64)
         near = np.flatnonzero(np.isin(_starts(self.digests), starts))
         return near[[self.digests[position].tobytes() in wanted for position in near.tolist()]]
+
+    def _checked(self, position: int) -> int:
+        return check_whole("position", position, 0, len(self) - 1)
 
     # ---------------------------------------------------------------------------------------- filtering and sorting
 
@@ -168,13 +173,13 @@ class EntryIndex:
         Raises:
             InvalidInputError: It asks for text or metadata, which only `embedcache.walking.match` can look at.
         """
-        if entry_filter.needs_heads:
+        if check_kind("entry_filter", entry_filter, EntryFilter).needs_heads:
             raise InvalidInputError("text and metadata are not in the index: ask embedcache.walking.match")
         return self.candidates(entry_filter)
 
     def candidates(self, entry_filter: EntryFilter) -> Positions:
         """The entries that match a filter but for text and metadata, in the index's order."""
-        asked = entry_filter
+        asked = check_kind("entry_filter", entry_filter, EntryFilter)
         mask = np.ones(len(self), np.bool_)
         if asked.needs_heads:
             mask &= self.layouts != Layout.UNREADABLE
@@ -199,12 +204,15 @@ class EntryIndex:
 
     def order(self, positions: Positions, column: Column, *, descending: bool = False) -> Positions:
         """The positions sorted by a column; what is unknown comes last either way, equals keep their order."""
+        positions = check_positions("positions", positions, len(self))
+        check_switch("descending", descending)
         values = self._sortable(column)[positions]
         order = np.argsort(-values if descending else values, kind="stable")
         return positions[order]
 
     def _sortable(self, column: Column) -> npt.NDArray[np.float64]:
         """A column as numbers to sort by, NaN where it is unknown."""
+        check_choice("column", column, get_args(Column))
         if column == "model_name":
             ranks = np.argsort(np.argsort(np.array([*self.models, ""], dtype=object), kind="stable")).astype(np.float64)
             ranks[UNREADABLE_CODE] = np.nan
@@ -213,19 +221,18 @@ class EntryIndex:
             return _unknown_at_zero(np.where(self.layouts == Layout.REDISVL, max(_DTYPE_NAMES) + 1, self.dtype_codes))
         if column == "dimension":
             return _unknown_at_zero(self.dimension)
-        if column not in ROW_COLUMNS:
-            raise InvalidInputError(f"entries are not sorted by {column!r}")
         values: npt.NDArray[Any] = getattr(self, column)
         return values.astype(np.float64)
 
     def without(self, positions: Positions) -> EntryIndex:
         """The index without some entries, as after their removal."""
         kept = np.ones(len(self), np.bool_)
-        kept[positions] = False
+        kept[check_positions("positions", positions, len(self))] = False
         return replace(self, **{name: getattr(self, name)[kept] for name in ROW_COLUMNS})
 
     def with_unreadable(self, positions: Positions) -> EntryIndex:
         """The index with some entries known to be unreadable, as `embedcache.walking.find_unreadable` finds them."""
+        positions = check_positions("positions", positions, len(self))
         layouts, codes = self.layouts.copy(), self.model_codes.copy()
         inserted_at, dtypes = self.inserted_at.copy(), self.dtype_codes.copy()
         layouts[positions], codes[positions] = Layout.UNREADABLE, UNREADABLE_CODE
@@ -246,6 +253,7 @@ class EntryIndex:
 
     def share(self, positions: Positions) -> Share:
         """How many some entries are, and how large."""
+        positions = check_positions("positions", positions, len(self))
         return Share(len(positions), int(self.value_bytes[positions].sum(dtype=np.int64)))
 
     def by_model(self) -> tuple[ModelTotals, ...]:
@@ -271,9 +279,12 @@ class EntryIndex:
         Returns:
             Shape (len(edges) + 1,): younger than the first edge, from each edge to below the next, from the last on.
             Entries of unknown age are in none of them.
+
+        Raises:
+            InvalidInputError: They are no numbers, or not ascending.
         """
         ages = self.taken_at - self.inserted_at[np.isfinite(self.inserted_at)]
-        return np.bincount(np.searchsorted(np.asarray(edges), ages, side="right"), minlength=len(edges) + 1)
+        return np.bincount(np.searchsorted(_ascending(edges), ages, side="right"), minlength=len(edges) + 1)
 
     def expiry_forecast(self) -> ExpiryForecast:
         """Which entries leave when."""
@@ -342,6 +353,35 @@ _EMPTY: Final[dict[str, npt.NDArray[Any]]] = {
 def _joined(rows: list[npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
     # Column by column, so that only one at a time is in memory twice.
     return np.concatenate(rows) if rows else _EMPTY.get(name, np.empty(0, np.float64))
+
+
+def check_positions(name: str, positions: object, rows: int) -> Positions:
+    """Positions of rows as an array, shape (n,).
+
+    Raises:
+        InvalidInputError: They are no whole numbers, or there is no such row.
+    """
+    try:
+        found = np.asarray(positions)
+    except Exception as error:  # whatever others' objects raise
+        raise InvalidInputError(f"{name} are numbers of rows, not {type(positions).__name__}") from error
+    if not found.size and found.ndim == 1:
+        return np.empty(0, np.int64)
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        raise InvalidInputError(f"{name} are numbers of rows, of shape (n,), not {found.dtype} of shape {found.shape}")
+    if int(found.min()) < 0 or int(found.max()) >= rows:
+        raise InvalidInputError(f"{name} are from 0 to {rows - 1:,}, not from {found.min():,} to {found.max():,}")
+    return found.astype(np.int64, copy=False)
+
+
+def _ascending(edges: Sequence[float]) -> npt.NDArray[np.float64]:
+    try:
+        found = np.asarray(edges)
+    except Exception as error:  # as above
+        raise InvalidInputError(f"edges are numbers of seconds, not {type(edges).__name__}") from error
+    if found.ndim != 1 or found.dtype.kind not in "iuf" or bool((np.diff(found) < 0).any()) or np.isnan(found).any():
+        raise InvalidInputError(f"edges are numbers of seconds, ascending, not {shown(edges)}")
+    return found.astype(np.float64, copy=False)
 
 
 def keys_of(name: str, digests: npt.NDArray[np.uint8]) -> list[str]:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, cast
 
 from embedcache import buckets, codec, redisvl_format
+from embedcache.arguments import check_whole
 from embedcache.columns import Columns, Layout, columns_of
 from embedcache.connection import RedisConnection
 from embedcache.entry import CacheEntry, EntrySummary
 from embedcache.errors import ServerReplyError
-from embedcache.keyspace import split_key
+from embedcache.keyspace import check_keys, split_key
 from embedcache.operations import Operation, ServerAbilities
 from embedcache.scanning import hash_entries, heads, look, scan_step
 
@@ -163,7 +164,7 @@ def find_caches(connection: RedisConnection, max_keys: int = 200_000) -> Survey:
     Raises:
         CacheUnavailableError: It cannot be reached.
     """
-    return connection.drive(_survey(max_keys))
+    return connection.drive(_survey(check_whole("max_keys", max_keys, 0)))
 
 
 def find_names(connection: RedisConnection, max_keys: int = 2_000_000, max_names: int = 1_000) -> tuple[str, ...]:
@@ -181,7 +182,8 @@ def find_names(connection: RedisConnection, max_keys: int = 2_000_000, max_names
         CacheUnavailableError: It cannot be reached.
         ServerReplyError: It forbids SCAN.
     """
-    return connection.drive(_names(max_keys, max_names), background=True)
+    most_keys, most_names = check_whole("max_keys", max_keys, 0), check_whole("max_names", max_names, 0)
+    return connection.drive(_names(most_keys, most_names), background=True)
 
 
 def ping(connection: RedisConnection) -> float:
@@ -202,7 +204,7 @@ def summarise(connection: RedisConnection, keys: Sequence[str]) -> list[EntrySum
     Raises:
         CacheUnavailableError: The server cannot be reached.
     """
-    return connection.drive(_summaries(keys))
+    return connection.drive(_summaries(check_keys(keys)))
 
 
 def redisvl_entries(connection: RedisConnection, keys: Sequence[str]) -> list[CacheEntry | None]:
@@ -211,7 +213,7 @@ def redisvl_entries(connection: RedisConnection, keys: Sequence[str]) -> list[Ca
     Raises:
         CacheUnavailableError: The server cannot be reached.
     """
-    return connection.drive(hash_entries(keys))
+    return connection.drive(hash_entries(check_keys(keys)))
 
 
 # ------------------------------------------------------------------------------------------------ operations

@@ -7,13 +7,13 @@ its cut beside the vector, and every read compares them.
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, SupportsIndex, cast
+from typing import Final, cast
 
+from embedcache.arguments import check_whole, shown, whole_number
 from embedcache.entry import NEVER, TTL, Text
 from embedcache.errors import (
     ForeignKeyError,
@@ -53,7 +53,7 @@ class Keyspace:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
-            raise InvalidNameError(f"a cache's name is a str that is not blank, not {self.name!r}")
+            raise InvalidNameError(f"a cache's name is a str that is not blank, not {shown(self.name)}")
         if encode_utf8(self.name) is None:
             raise InvalidNameError("the cache's name holds lone surrogates, which UTF-8 cannot encode")
         if self.ttl is not None:
@@ -129,11 +129,11 @@ def check_ttl(ttl: object, *, index: int | None = None) -> int:
         InvalidTTLError: It is not a whole number from 1 to `MAX_TTL_SECONDS`. Floats are refused rather than rounded:
             0.9 s must not become 0.
     """
-    seconds = _whole_number(ttl)
+    seconds = whole_number(ttl)
     if seconds is None:
-        raise InvalidTTLError(f"a TTL is a whole number of seconds, None or NEVER, not {ttl!r}", index=index)
+        raise InvalidTTLError(f"a TTL is a whole number of seconds, None or NEVER, not {shown(ttl)}", index=index)
     if not 1 <= seconds <= MAX_TTL_SECONDS:
-        raise InvalidTTLError(f"a TTL is from 1 to {MAX_TTL_SECONDS} seconds, not {seconds}", index=index)
+        raise InvalidTTLError(f"a TTL is from 1 to {MAX_TTL_SECONDS} seconds, not {shown(seconds)}", index=index)
     return seconds
 
 
@@ -143,20 +143,7 @@ def check_dimension(dimension: object) -> int:
     Raises:
         InvalidInputError: It is not a whole number above zero.
     """
-    length = _whole_number(dimension)
-    if length is None or length < 1:
-        raise InvalidInputError(f"a dimension is a whole number above zero, not {dimension!r}")
-    return length
-
-
-def _whole_number(value: object) -> int | None:
-    """The value as a plain int, numpy's integers too; None for anything else, bools and floats among it."""
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        return None
-    try:
-        return int(operator.index(value))
-    except TypeError:
-        return None  # an array has __index__ too
+    return check_whole("a dimension", dimension)
 
 
 def check_keys(keys: Sequence[str]) -> Sequence[str]:
@@ -262,7 +249,7 @@ def encode_model_name(model_name: str, *, index: int | None = None) -> bytes:
         InvalidModelNameError: It is not a str, blank, not encodable, or over `MAX_MODEL_NAME_BYTES`.
     """
     if not isinstance(model_name, str) or not model_name.strip():
-        raise InvalidModelNameError(f"a model name is a str that is not blank, not {model_name!r}", index=index)
+        raise InvalidModelNameError(f"a model name is a str that is not blank, not {shown(model_name)}", index=index)
     encoded = encode_utf8(model_name)
     if encoded is None:
         raise InvalidModelNameError("the model name holds lone surrogates", index=index)

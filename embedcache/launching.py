@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, NoReturn
 
+from embedcache.arguments import check_path, check_text, check_whole
 from embedcache.connection import RedisConnection
 from embedcache.errors import DashboardUnavailableError
 from embedcache.urls import URL_VARIABLE
@@ -85,7 +86,16 @@ def check_packages() -> None:
 
 
 def serving(place: Path, address: str | None, port: int | None) -> list[str]:
-    """What the interpreter is told so that it serves the dashboard whose files are in that folder."""
+    """What the interpreter is told so that it serves the dashboard whose files are in that folder.
+
+    Raises:
+        InvalidInputError: The address or the port cannot be one.
+    """
+    if address is not None:
+        check_text("address", address)
+    if port is not None:
+        check_whole("port", port, 0, 65_535)
+    place = check_path("place", place)
     words = ["-m", "streamlit", "run", str(place / _SCRIPT)]
     if place == _IN_WHEEL:
         words.append("--server.fileWatcherType=none")  # nobody edits those files

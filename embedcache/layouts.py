@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from embedcache import codec
+from embedcache.arguments import shown
 from embedcache.entry_layout import EntryLayout
 from embedcache.errors import InvalidInputError
 from embedcache.packed_layout import PACKED
@@ -20,4 +21,4 @@ def entry_layout(name: str, dtype: codec.StoredDtype) -> EntryLayout:
         return PACKED
     if known == "redisvl":
         return RedisVLLayout(dtype)
-    raise InvalidInputError(f"layout is packed or redisvl, not {name!r}")
+    raise InvalidInputError(f"layout is packed or redisvl, not {shown(name)}")

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgpack
 import numpy as np
 
+from embedcache.arguments import shown
 from embedcache.errors import InvalidMetadataError
 
 MAX_METADATA_BYTES: Final = 1024 * 1024
@@ -45,7 +46,8 @@ def _plain(value: Any, *, path: str, depth: int) -> Any:
         value = value.item()
     if isinstance(value, Mapping):
         return {
-            _plain_str(key, path): _plain(item, path=f"{path}[{key!r}]", depth=depth + 1) for key, item in value.items()
+            _plain_str(key, path): _plain(item, path=f"{path}[{shown(key)}]", depth=depth + 1)
+            for key, item in value.items()
         }
     if isinstance(value, list | tuple):
         return [_plain(item, path=f"{path}[{position}]", depth=depth + 1) for position, item in enumerate(value)]
@@ -59,7 +61,7 @@ def _plain_scalar(value: Any, path: str) -> int | float | str:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"{path} is {value}, which JSON has no word for")
+            raise ValueError(f"{path} is {shown(value)}, which JSON has no word for")
         return float(value)
     if isinstance(value, str):
         return _plain_str(value, path)
@@ -68,7 +70,7 @@ def _plain_scalar(value: Any, path: str) -> int | float | str:
 
 def _plain_str(value: Any, path: str) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{path} has the key {value!r}; keys are str")
+        raise TypeError(f"{path} has the key {shown(value)}; keys are str")
     try:
         value.encode()
     except UnicodeEncodeError:

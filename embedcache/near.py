@@ -14,7 +14,6 @@ and model name.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
@@ -27,8 +26,8 @@ from weakref import WeakSet
 import numpy as np
 from cachetools import LRUCache
 
+from embedcache.arguments import check_seconds, check_whole
 from embedcache.entry import CacheEntry, FloatArray, Text
-from embedcache.errors import InvalidInputError
 
 NEAR_TTL_SECONDS: Final = 60.0
 NEAR_CACHE_BYTES: Final = 64 * 1024 * 1024
@@ -122,10 +121,9 @@ class NearCache:
     def __init__(
         self, name: str, max_entries: int, ttl: float = NEAR_TTL_SECONDS, max_bytes: int = NEAR_CACHE_BYTES
     ) -> None:
-        _check_whole("near_cache", max_entries)
-        _check_whole("near_cache_bytes", max_bytes)
-        if not isinstance(ttl, int | float) or isinstance(ttl, bool) or not 0 < ttl < math.inf:
-            raise InvalidInputError(f"near_ttl is a number of seconds above zero, not {ttl!r}")
+        max_entries = check_whole("near_cache", max_entries)
+        max_bytes = check_whole("near_cache_bytes", max_bytes)
+        check_seconds("near_ttl", ttl)
         self.name = name
         self.ttl = float(ttl)
         self._key_length = len(name) + 1 + 64
@@ -233,11 +231,6 @@ class NearCache:
             entries, size = len(self._store), int(self._store.currsize)
         max_entries, max_bytes = self._limits
         return NearState(entries, size, max_entries, max_bytes, self.ttl, tracked)
-
-
-def _check_whole(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidInputError(f"{name} is a whole number above zero, not {value!r}")
 
 
 # ------------------------------------------------------------------------------------------------ copies

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from embedcache.arguments import is_number, shown
 from embedcache.errors import InvalidInputError
 
 STEP_KEYS: Final = 250
@@ -30,8 +31,8 @@ class Pace:
     """
 
     def __init__(self, share: float = HALF) -> None:
-        if not 0 < share <= 1:
-            raise InvalidInputError(f"a pace is a share of the server's time, above 0 and up to 1, not {share!r}")
+        if not is_number(share) or not 0 < share <= 1:
+            raise InvalidInputError(f"a pace is a share of the server's time, above 0 and up to 1, not {shown(share)}")
         self._rest = 1 / share - 1
 
     @contextmanager

@@ -18,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache import audit, flushing, unchanged
+from embedcache.arguments import check_function, check_kind, check_text, is_number, shown
 from embedcache.connection import RedisConnection
 from embedcache.counters import MAX_TOLD
 from embedcache.entry import NEVER, TTL
 from embedcache.errors import EmbedcacheError, InvalidInputError
 from embedcache.flushing import Outbox
+from embedcache.index import check_positions
 from embedcache.keyspace import Keyspace
 from embedcache.metadata import pack_metadata
 from embedcache.near_operations import dropping
@@ -36,6 +38,7 @@ Tell = Callable[[int, int], None]
 TellSome = Callable[[int], None]
 
 _DIGEST_BYTES: Final = 32
+_TABLE: Final = 2
 _AMEND_SECONDS: Final = 1.0
 
 
@@ -96,12 +99,17 @@ class RemovalPlan:
         """
         Keyspace(cache_name)
         pack_metadata(chosen_by)
-        rows = len(digests)
-        if digests.shape != (rows, _DIGEST_BYTES) or digests.dtype != np.uint8:
+        check_text("words", words, encodable=False)
+        if made_at is not None and not is_number(made_at):
+            raise InvalidInputError(f"made_at is a number of seconds or None, not {shown(made_at)}")
+        check_kind("digests", digests, np.ndarray)
+        if digests.ndim != _TABLE or digests.shape[1] != _DIGEST_BYTES or digests.dtype != np.uint8:
             raise InvalidInputError(f"digests are uint8 of shape (n, 32), not {digests.dtype} of {digests.shape}")
-        for name, column in {"inserted_at": inserted_at, "value_bytes": value_bytes, "hashes": hashes}.items():
-            if column is not None and column.shape != (rows,):
-                raise InvalidInputError(f"{name} has shape {column.shape}; there are {rows:,} entries")
+        rows = len(digests)
+        _check_column("inserted_at", inserted_at, rows, np.floating)
+        _check_column("value_bytes", value_bytes, rows, np.integer)
+        if hashes is not None:
+            _check_column("hashes", hashes, rows, np.bool_)
         kinds = np.where(np.isnan(inserted_at), Kind.UNREADABLE, Kind.PACKED)
         if hashes is not None:
             kinds[hashes & (kinds == Kind.PACKED)] = Kind.HASH
@@ -135,10 +143,23 @@ class RemovalPlan:
         return int((self.kinds == Kind.UNREADABLE).sum())
 
     def keys(self, positions: slice | npt.NDArray[np.integer[Any]]) -> list[str]:
-        """The keys at these positions."""
-        digits = self.digests[positions].tobytes().hex()
+        """The keys at these positions.
+
+        Raises:
+            InvalidInputError: There is no such position.
+        """
+        chosen = positions if isinstance(positions, slice) else check_positions("positions", positions, len(self))
+        digits = self.digests[chosen].tobytes().hex()
         step = 2 * _DIGEST_BYTES
         return [f"{self.cache_name}:{digits[start : start + step]}" for start in range(0, len(digits), step)]
+
+
+def _check_column(name: str, column: npt.NDArray[Any], rows: int, kind: type[Any]) -> None:
+    found = check_kind(name, column, np.ndarray)
+    if not np.issubdtype(found.dtype, kind):
+        raise InvalidInputError(f"{name} is {kind.__name__}, not {found.dtype}")
+    if found.shape != (rows,):
+        raise InvalidInputError(f"{name} has shape {found.shape}; there are {rows:,} entries")
 
 
 def _frozen(column: npt.NDArray[Any], dtype: type) -> npt.NDArray[Any]:
@@ -234,7 +255,7 @@ def carry_out(
         CacheUnavailableError: The server could not be reached from the beginning; nothing was removed.
         ServerReplyError: It refuses the audit log; nothing was removed.
     """
-    run = _Run(connection, plan.cache_name, "remove", actor, pace)
+    run = _Run(connection, check_kind("plan", plan, RemovalPlan).cache_name, "remove", actor, pace)
     return run.over_plan(plan, Remove(), tell, _described(plan))
 
 
@@ -255,7 +276,7 @@ def set_ttl(
         InvalidTTLError: The TTL is not a whole number of seconds above zero.
         RemovalStoppedError: As in `carry_out`, as are the others.
     """
-    seconds = Keyspace(plan.cache_name).resolve_ttl(NEVER if ttl is None else ttl)
+    seconds = Keyspace(check_kind("plan", plan, RemovalPlan).cache_name).resolve_ttl(NEVER if ttl is None else ttl)
     run = _Run(connection, plan.cache_name, "set TTL", actor, pace)
     return run.over_plan(plan, SetTTL(seconds), tell, _described(plan) | {"ttl": seconds})
 
@@ -300,7 +321,7 @@ class _Run:
         self._connection = connection
         self._space = Keyspace(cache_name)
         self._able = ServerAbilities()
-        self._action, self._actor = action, actor
+        self._action, self._actor = action, check_text("actor", actor, encodable=False)
         self._pace = Pace(pace)
         self._outbox = Outbox(sender(connection, self._space))
         self._untold = 0
@@ -314,6 +335,8 @@ class _Run:
     # ---------------------------------------------------------------------------------------- the two ways
 
     def over_plan(self, plan: RemovalPlan, action: Action, tell: Tell, detail: Mapping[str, Any]) -> RemovalReport:
+        check_function("tell", tell)
+
         def steps() -> Iterator[None]:
             tell(0, len(plan))
             for step in self._plan_steps(plan, action):
@@ -324,6 +347,8 @@ class _Run:
         return self._carry(steps(), lambda: self._count_left(plan), detail)
 
     def over_cache(self, tell: TellSome) -> RemovalReport:
+        check_function("tell", tell)
+
         def steps() -> Iterator[None]:
             tell(0)
             for step in self._cache_steps():

@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache import codec
+from embedcache.arguments import check_function, check_kind, check_whole, gone_through, shown, whole_number
 from embedcache.connection import RedisConnection
 from embedcache.entry import CacheEntry, FloatArray, Metadata, Text
 from embedcache.errors import InvalidInputError
-from embedcache.keyspace import Keyspace
+from embedcache.index import check_positions
+from embedcache.keyspace import Keyspace, encode_model_name
 from embedcache.operations import CHUNK_BYTES, Operation, ServerAbilities, checked
 from embedcache.scanning import hash_entries, hash_heads, hash_sizes, heads, scan_step
 
@@ -67,8 +69,12 @@ class Vectors:
         return int(self.matrix.shape[1])
 
     def part(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Vectors:
-        """The entries of these rows, in their order."""
-        chosen = [int(row) for row in rows]
+        """The entries of these rows, in their order.
+
+        Raises:
+            InvalidInputError: There is no such row.
+        """
+        chosen = check_positions("rows", rows, len(self)).tolist()
         return Vectors(
             keys=tuple(self.keys[row] for row in chosen),
             texts=tuple(self.texts[row] for row in chosen),
@@ -112,6 +118,7 @@ def join(groups: Sequence[Vectors]) -> Vectors:
     Raises:
         InvalidInputError: There is no group, or their dimensions differ.
     """
+    groups = [check_kind("a group", group, Vectors) for group in gone_through("groups", groups)]
     dimensions = sorted({group.dimension for group in groups})
     if len(dimensions) != 1:
         raise InvalidInputError(f"groups of one dimension can be joined, these have {dimensions or 'none'}")
@@ -163,6 +170,10 @@ def drawing(
 ) -> Operation[Sample]:
     """What `sample` does, for those who drive it themselves."""
     check_count(count)
+    check_whole("max_bytes", max_bytes, 0)
+    check_function("tell", tell, may_be_none=True)
+    if model_name is not None:
+        encode_model_name(model_name)
     return _draw(_Drawing(Keyspace(name), count, model_name, max_bytes), tell or _tell_nobody)
 
 
@@ -172,8 +183,9 @@ def check_count(count: int) -> None:
     Raises:
         InvalidInputError: It is not from 1 to 20,000.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_COUNT:
-        raise InvalidInputError(f"a sample has from 1 to {MAX_COUNT:,} entries, not {count!r}")
+    number = whole_number(count)
+    if number is None or not 1 <= number <= MAX_COUNT:
+        raise InvalidInputError(f"a sample has from 1 to {MAX_COUNT:,} entries, not {shown(count)}")
 
 
 def _tell_nobody(done: int, total: int) -> None:

@@ -14,7 +14,17 @@ from math import ceil
 from typing import Final, SupportsFloat, TypeAlias
 
 from embedcache import histogram
-from embedcache.buckets import DAYS, MINUTES, RESOLUTIONS, Resolution, Standing, read_buckets, read_standing
+from embedcache.arguments import is_number, shown
+from embedcache.buckets import (
+    DAYS,
+    LAST_MOMENT,
+    MINUTES,
+    RESOLUTIONS,
+    Resolution,
+    Standing,
+    read_buckets,
+    read_standing,
+)
 from embedcache.counters import SUMS, ByModel, Counts, add_by_model, total
 from embedcache.errors import InvalidInputError
 from embedcache.keyspace import Keyspace, encode_model_name
@@ -28,8 +38,6 @@ _MAX_BUCKETS: Final = 1_500
 """Buckets read for one answer: a day of minutes, or sixty days of hours."""
 MAX_STEPS: Final = 3_000
 _MAX_SERIES_BUCKETS: Final = 10_000
-_LAST_MOMENT: Final = 253_402_300_799
-"""The end of the year 9999, beyond which no date is meant; milliseconds since 1970 are beyond it."""
 _UNITS: Final = {"m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 _SPAN: Final = re.compile(rf"(\d+) ?({'|'.join(sorted(_UNITS, reverse=True))})")
 
@@ -118,7 +126,13 @@ class CacheStats:
         return self.percentile(0.99)
 
     def percentile(self, share: float) -> float | None:
-        """Seconds that this share (0 to 1) of lookup calls did not exceed, to within 3.2 %."""
+        """Seconds that this share (0 to 1) of lookup calls did not exceed, to within 3.2 %.
+
+        Raises:
+            InvalidInputError: It is no such share.
+        """
+        if not is_number(share) or not 0 <= share <= 1:
+            raise InvalidInputError(f"share is a number from 0 to 1, not {shown(share)}")
         return histogram.quantile(dict(self.latencies), share)
 
 
@@ -144,10 +158,10 @@ def _span(window: object) -> float:
         seconds = int(read[1]) * _UNITS[read[2]]
     else:
         raise InvalidInputError(
-            f"a span of time is written like '15m', '24h', '7d' or '2w', or is a timedelta, not {window!r}"
+            f"a span of time is written like '15m', '24h', '7d' or '2w', or is a timedelta, not {shown(window)}"
         )
     if seconds <= 0:
-        raise InvalidInputError(f"a span of time is longer than none, not {window!r}")
+        raise InvalidInputError(f"a span of time is longer than none, not {shown(window)}")
     return seconds
 
 
@@ -159,7 +173,7 @@ def _ends(window: Window, now: float) -> tuple[float, float]:
         start, end = map(_moment, window)
     except (TypeError, ValueError, OverflowError, OSError):
         raise InvalidInputError(
-            f"a window of two ends is (start, end), each a datetime or Unix seconds, not {window!r}"
+            f"a window of two ends is (start, end), each a datetime or Unix seconds, not {shown(window)}"
         ) from None
     if not start < end:
         raise InvalidInputError(f"a window's start lies before its end, not {start} and {end}")
@@ -170,7 +184,7 @@ def _moment(given: object) -> float:
     """Unix seconds of one end of a window."""
     if isinstance(given, datetime):
         return given.timestamp()
-    if isinstance(given, bool | str) or not isinstance(given, SupportsFloat) or not abs(float(given)) <= _LAST_MOMENT:
+    if isinstance(given, bool | str) or not isinstance(given, SupportsFloat) or not abs(float(given)) <= LAST_MOMENT:
         raise ValueError(given)
     return float(given)
 

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis.connection import parse_url
 
+from embedcache.arguments import check_host, check_path
 from embedcache.errors import InvalidURLError
 from embedcache.sentinel import SENTINEL_PORT
 
@@ -41,6 +42,10 @@ def scheme_of(url: str) -> str:
             f"the server's URL starts with one of {', '.join(f'{name}://' for name in _SCHEMES)};"
             f" this one starts with {scheme + '://' if scheme else 'none'}"
         )
+    try:
+        url.encode()
+    except UnicodeEncodeError:
+        raise InvalidURLError("the server's URL holds lone surrogates, which UTF-8 cannot encode") from None
     return scheme
 
 
@@ -56,15 +61,22 @@ def parse(url: str) -> dict[str, Any]:
     try:
         if _hides_password(url):
             raise ValueError
-        return _parse_sentinels(url) if scheme_of(url).endswith(_OF_SENTINEL) else dict(parse_url(url))
+        return _with_hosts(_parse_sentinels(url) if scheme_of(url).endswith(_OF_SENTINEL) else dict(parse_url(url)))
     except InvalidURLError:
         raise
     except (ValueError, TypeError):
         # Not the cause's words: they may hold the password.
         raise InvalidURLError(
-            f"cannot read the server's URL {_shown(url)}: is its port a number,"
+            f"cannot read the server's URL {_shown(url)}: is its port a number, its host a name or an address,"
             " and are special characters of its password written as %XX?"
         ) from None
+
+
+def _with_hosts(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, whose hosts are some that can be asked for; a ValueError where they are not."""
+    for host, _ in settings.get("sentinel_hosts", [(settings.get("host", "localhost"), 0)]):
+        check_host("the host", host)
+    return settings
 
 
 def _parse_sentinels(url: str) -> dict[str, Any]:
@@ -120,15 +132,19 @@ def parse_embedded(url: str) -> tuple[Path | None, str | None]:
     """The data folder (None is the user's own) and the memory limit of an ``embedded://`` URL.
 
     Raises:
-        InvalidURLError: It names a host, or an option that there is not.
+        InvalidURLError: It cannot be read, or names a host, or an option that there is not.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        folder = unquote(parts.path).rstrip("/")
+        check_path("the folder", folder)
+    except ValueError:
+        raise InvalidURLError(f"cannot read the server's URL {_shown(url)}: write embedded:///folder") from None
     options = parse_qs(parts.query)
     if parts.netloc:
         raise InvalidURLError(f"an embedded server has no host: write {_shown(url).replace('://', ':///', 1)}")
     if unknown := options.keys() - {"maxmemory"}:
         raise InvalidURLError(f"embedded:// has the option maxmemory, not {', '.join(sorted(unknown))}")
-    folder = unquote(parts.path).rstrip("/")
     return (Path(folder) if folder else None), options.get("maxmemory", [None])[-1]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache import codec, redisvl_format
+from embedcache.arguments import check_function, check_kind
 from embedcache.buckets import server_time
 from embedcache.columns import Layout, columns_of
 from embedcache.connection import RedisConnection
@@ -86,6 +87,7 @@ def count_keys(connection: RedisConnection, tell: Tell) -> KeyCounts:
         CacheUnavailableError: The server cannot be reached.
         ServerReplyError: It forbids SCAN.
     """
+    check_function("tell", tell)
     return connection.drive(_count_keys(tell))
 
 
@@ -98,6 +100,7 @@ def count_redisvl(connection: RedisConnection, tell: Tell) -> dict[str, int]:
         CacheUnavailableError: The server cannot be reached.
         ServerReplyError: It forbids SCAN.
     """
+    check_function("tell", tell)
     return connection.drive(_count_keys(tell, "hash")).by_cache
 
 
@@ -113,6 +116,7 @@ def index_cache(connection: RedisConnection, name: str, tell: Tell) -> EntryInde
         ServerReplyError: It forbids SCAN, or to read the values. Where it forbids the rest (OBJECT, PTTL, MEMORY),
             that is unknown in the index.
     """
+    check_function("tell", tell)
     return connection.drive(_index_cache(Keyspace(name), tell))
 
 
@@ -125,7 +129,8 @@ def match(connection: RedisConnection, index: EntryIndex, entry_filter: EntryFil
     Raises:
         CacheUnavailableError: The server cannot be reached.
     """
-    candidates = index.candidates(entry_filter)
+    check_function("tell", tell)
+    candidates = check_kind("index", index, EntryIndex).candidates(entry_filter)
     if not entry_filter.needs_heads:
         return candidates
     return connection.drive(_match(index, candidates, entry_filter, tell))
@@ -140,7 +145,8 @@ def find_unreadable(connection: RedisConnection, index: EntryIndex, tell: Tell) 
         CacheUnavailableError: The server cannot be reached.
         ServerReplyError: It forbids to read the values.
     """
-    return connection.drive(_find_unreadable(index, tell))
+    check_function("tell", tell)
+    return connection.drive(_find_unreadable(check_kind("index", index, EntryIndex), tell))
 
 
 # ------------------------------------------------------------------------------------------------ counting keys
@@ -210,6 +216,7 @@ def _index_cache(space: Keyspace, tell: Tell) -> Operation[EntryIndex]:
 
 def find_digests(space: Keyspace, tell: Tell) -> Operation[npt.NDArray[np.uint8]]:
     """The SHA-256s that end the cache's keys, each once, uint8 of shape ``(n, 32)``."""
+    check_function("tell", tell)
     name = space.name.encode()
     batches: list[npt.NDArray[np.uint8]] = []
     scan = Scan(_SCAN_COUNT, space.pattern)

@@ -10,6 +10,7 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, SupportsFloat, TypeVar, cast
 
 from embedcache import buckets, explain, flushing, statistics
+from embedcache.arguments import shown
 from embedcache.buckets import SlowLookup, Standing
 from embedcache.counters import Batch, NoCounters
 from embedcache.entry import Text
@@ -61,7 +62,9 @@ class WatchedCache:
         slow_lookup_texts: bool,
     ) -> None:
         if slow_lookup_seconds is not None and not _is_duration(slow_lookup_seconds):
-            raise InvalidInputError(f"slow_lookup_seconds is a number from 0 on, or None, not {slow_lookup_seconds!r}")
+            raise InvalidInputError(
+                f"slow_lookup_seconds is a number from 0 on, or None, not {shown(slow_lookup_seconds)}"
+            )
         self.connection = connection
         self.observer: Observer | None = None
         self._space = space
@@ -265,7 +268,7 @@ class WatchedCache:
         for what, amount in amounts.items():
             if not _is_amount(amount) or (what != "seconds" and amount != int(amount)):
                 whole = "" if what == "seconds" else "whole "
-                raise InvalidInputError(f"{what} is a {whole}number from 0 on, not {amount!r}")
+                raise InvalidInputError(f"{what} is a {whole}number from 0 on, not {shown(amount)}")
         self._counters.count(
             model_name,
             texts_computed=int(texts),
@@ -287,7 +290,7 @@ class WatchedCache:
         """
         encode_model_name(model_name)
         if not _is_amount(texts) or texts != int(texts):
-            raise InvalidInputError(f"texts is a whole number from 0 on, not {texts!r}")
+            raise InvalidInputError(f"texts is a whole number from 0 on, not {shown(texts)}")
         self._counters.count(model_name, flights_saved=int(texts))
 
     def set_token_price(self, model_name: str, price: float | None) -> None:
@@ -381,7 +384,7 @@ def sender(connection: RedisConnection, space: Keyspace, value_type: bytes = b"s
 def _checked_price(model_name: str, price: float | None) -> tuple[str, float | None]:
     encode_model_name(model_name)
     if price is not None and not _is_amount(price):
-        raise InvalidInputError(f"a price is a number from 0 on, or None, not {price!r}")
+        raise InvalidInputError(f"a price is a number from 0 on, or None, not {shown(price)}")
     return model_name, price
 
 

@@ -134,7 +134,10 @@ def test_rows_of_later_versions_are_read_and_others_passed_over(valkey: Server) 
         audit.record(connection, "c", "ada", "remove", count=1)
         key = only_key(valkey)
         later = [1e9, "bob", "rename", 2, 20, {"a": 1}, "something new"]
-        valkey.raw.rpush(key, msgpack.packb(later), b"\xc1", b"", msgpack.packb([1]), msgpack.packb({"a": 1}), "text")
+        endless = msgpack.packb([1e9, "eve", "rename", float("inf"), 20, {}])
+        never = msgpack.packb([float("nan"), "eve", "rename", 1, 20, {}])
+        junk = [never, b"\xc1", b"", msgpack.packb([1]), msgpack.packb({"a": 1}), "text", endless]
+        valkey.raw.rpush(key, msgpack.packb(later), *junk)
         assert [each.actor for each in audit.read(connection, "c")] == ["ada", "bob"]
 
 

@@ -18,7 +18,7 @@ from calling import Caller
 from servers import Server
 from toy_model import Both, Model, vector_of
 
-from embedcache import CustomVectorizer, EmbeddingsCache, codec
+from embedcache import CustomVectorizer, EmbeddingsCache, codec, doctor
 
 MODEL = "a/model"
 SEED = 20_260
@@ -244,6 +244,39 @@ def test_another_entrys_whole_value_is_a_miss(server: Server, caller: Callable[[
     assert mask.tolist() == [False, True]
 
 
+# ------------------------------------------------------------------------------------------------ the doctor
+
+UNREADABLE = {doctor.Kind.CORRUPT, doctor.Kind.FOREIGN_VALUES, doctor.Kind.OTHER_VERSION}
+
+
+def check_doctor(server: Server, cache: EmbeddingsCache, bad: set[str]) -> set[doctor.Kind]:
+    """All of them are found, as many are listed as a finding names, and all are removed: they, and nothing else."""
+    others = {key.decode() for key in server.plain_keys()} - bad
+    found = doctor.examine(cache).findings
+    assert sum(each.count for each in found) == len(bad)
+    assert bad >= {key for each in found for key in each.sample}
+    for each in found:
+        assert len(each.sample) == min(each.count, doctor.SAMPLED)
+        assert doctor.repair(cache, each, "ada", pace=1).changed == each.count
+    assert {key.decode() for key in server.plain_keys()} - others == {audit_key(server)}
+    assert doctor.examine(cache).is_well
+    return {each.kind for each in found}
+
+
+def audit_key(server: Server) -> str:
+    (key,) = (key for key in server.plain_keys() if b":audit:" in key)
+    return key.decode()
+
+
+def test_the_doctor_lists_and_removes_ten_thousand_bad_values(valkey: Server, bad_values: list[bytes | str]) -> None:
+    with EmbeddingsCache("c", redis_url=valkey.url, stats=False) as cache:
+        texts, keys = stored_pairs(cache, valkey, bad_values)
+        assert check_doctor(valkey, cache, set(keys[1::2])) == UNREADABLE
+        matrix, mask = cache.mget_embeddings(texts, MODEL)
+        assert mask.tolist() == [True, False] * len(bad_values)
+        assert np.array_equal(matrix[::2], np.array([stored_vector(number) for number in range(0, len(texts), 2)]))
+
+
 # ------------------------------------------------------------------------------------------------ a vectorizer's cache
 
 
@@ -323,3 +356,15 @@ def test_bad_hashes_are_misses_counted_as_corrupt(
         cache.mexists_by_keys(keys)
     found = cache.stats("all")
     assert (found.corrupt, found.misses, found.hits) == (4 * len(bad), 4 * len(bad), 6 * len(bad))
+
+
+def test_the_doctor_lists_and_removes_bad_hashes(valkey: Server) -> None:
+    with EmbeddingsCache("c", redis_url=valkey.url, layout="redisvl", stats=False) as cache:
+        (key,) = cache.mset([{"text": "a", "model_name": MODEL, "embedding": stored_vector(1)}])
+        good = valkey.raw.hgetall(key)
+        chance = random.Random(SEED)  # noqa: S311 - the same in every run
+        bad = {f"c:{number:064x}": fields for number, fields in enumerate(bad_hashes(good, chance, 60))}
+        for each, fields in bad.items():
+            valkey.raw.hset(each, mapping=fields)
+        check_doctor(valkey, cache, set(bad))
+        assert cache.get("a", MODEL) is not None

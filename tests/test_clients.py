@@ -12,17 +12,38 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 import redis.asyncio
 from calling import Caller
+from redis.cache import CacheConfig
 from servers import Server, is_statistics
 from working import MODEL, VECTOR, awaits, items, works
 
 from embedcache import EmbeddingsCache
-from embedcache.errors import ClientRefusedError
+from embedcache.errors import ClientRefusedError, InvalidInputError
 
 PASSWORD = "s3cret-word"  # noqa: S105 - of a server that lives as long as its test
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"command_packer": redis.connection.PythonRespSerializer(6000, lambda value: str(value).encode())},
+        {"cache_config": None, "max_connections": np.int64(3)},
+    ],
+    ids=["packer", "none"],
+)
+def test_settings_that_only_sync_clients_know_serve_async_too(valkey: Server, settings: dict[str, Any]) -> None:
+    with EmbeddingsCache("c", redis_url=valkey.url, connection_kwargs=settings) as cache:
+        assert asyncio.run(awaits(cache))
+
+
+def test_replies_that_redis_py_would_keep_are_refused_at_a_unix_socket(valkey: Server) -> None:
+    """It would fail at the first call with an AttributeError."""
+    with pytest.raises(InvalidInputError, match="near_cache"):
+        EmbeddingsCache("c", redis_url=valkey.url, connection_kwargs={"protocol": 3, "cache_config": CacheConfig()})
 
 
 # ------------------------------------------------------------------------------------------------ clients passed in

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from calling import Caller
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from servers import Server
 
-from embedcache import NEVER, EmbeddingsCache
+from embedcache import EmbeddingsCache
 from embedcache.errors import (
-    EmbedcacheError,
     InvalidEmbeddingError,
     InvalidInputError,
     InvalidMetadataError,
@@ -340,55 +336,6 @@ def test_a_bad_dimension(cache: Caller, bad: Any) -> None:
     for texts in (["kept", "missing"], ["missing"]):
         with pytest.raises(InvalidInputError, match="dimension"):
             cache.mget_embeddings(texts, MODEL, dimension=bad)
-
-
-# ------------------------------------------------------------------------------------------------ junk
-
-junk = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.complex_numbers()
-    | st.text(max_size=5)
-    | st.binary(max_size=5)
-    | st.sampled_from([object(), NEVER, np.float32(1), np.array(1), np.zeros((1, 0)), np.array([None]), range(2), int])
-    | st.lists(st.floats(), max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.tuples(inner)
-        | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3)
-        | st.fixed_dictionaries({"text": inner, "model_name": inner, "embedding": inner}, optional={"ttl": inner})
-    ),
-    max_leaves=6,
-)
-
-
-def refusal(call: Callable[[], Any]) -> EmbedcacheError | None:
-    """The error of ours that the call raises, or None; any other error fails the test."""
-    try:
-        call()
-    except EmbedcacheError as error:
-        return error
-    return None
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data(), spoiled=st.sampled_from(["text", "model_name", "embedding", "metadata", "ttl"]))
-def test_one_junk_field_in_a_batch_writes_none_of_it(valkey: Server, data: st.DataObject, spoiled: str) -> None:
-    batch = [item("a"), item("b") | {spoiled: data.draw(junk)}, item("c")]
-    with EmbeddingsCache("c", redis_url=valkey.url) as cache:
-        error = refusal(lambda: asyncio.run(cache.amset(batch)))
-        assert len(valkey.plain_keys()) == (3 if error is None else 0)
-        assert error is None or error.index == 1
-        valkey.raw.flushall()
-
-
-@given(name=junk, ttl=junk, url=junk, dtype=junk)
-def test_junk_for_a_cache_raises_errors_of_ours_alone(name: Any, ttl: Any, url: Any, dtype: Any) -> None:
-    for options in ({"name": name}, {"ttl": ttl}, {"redis_url": url}, {"dtype": dtype}):
-        error = refusal(lambda options=options: repr(EmbeddingsCache(**options)))
-        assert error is None or str(error)
 
 
 @pytest.mark.parametrize("model_name", [None, "", 5, "\ud800"])

@@ -160,7 +160,7 @@ def test_none_has_each_compute_it(cache: EmbeddingsCache) -> None:
 
 
 def test_a_mode_is_one_of_three() -> None:
-    with pytest.raises(InvalidInputError, match="'process', 'shared' or None, not 'thread'"):
+    with pytest.raises(InvalidInputError, match="process, shared or None, not 'thread'"):
         CustomVectorizer(vector_of, single_flight="thread")  # type: ignore[arg-type]
 
 

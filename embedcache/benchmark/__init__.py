@@ -27,6 +27,7 @@ from typing import Final
 import numpy as np
 
 from embedcache import __version__, inspector
+from embedcache.arguments import check_function, check_kind
 from embedcache.benchmark.records import Comparison, Environment, Measurement, OperationName, Run, ScenarioResult
 from embedcache.benchmark.scenarios import (
     MAX_ITERATIONS,
@@ -88,12 +89,15 @@ def run(
         VectorizerError: The model cannot be loaded, or gave no vectors.
         EmbedcacheError: Entries were gone that had just been stored.
     """
-    settings = Settings() if settings is None else settings
+    settings = Settings() if settings is None else check_kind("settings", settings, Settings)
+    check_function("tell", tell, may_be_none=True)
+    if vectorizer is not None:
+        check_kind("vectorizer", vectorizer, BaseVectorizer)
     chosen = [scenario for scenario in SCENARIOS.values() if scenario.key in settings.scenarios]
     if needy := [scenario.title for scenario in chosen if scenario.needs_model and vectorizer is None]:
         raise InvalidInputError(f"the scenario {needy[0]!r} needs a vectorizer")
     at, started = time.time(), time.monotonic()
-    tell = tell or _tell_nobody
+    tell = _tell_nobody if tell is None else tell
     if vectorizer is not None:
         tell(0, 0, "Loading the model")
     with (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from embedcache.arguments import check_choice, check_text
 
 OperationName = Literal["embed", "read", "write"]
 
@@ -84,7 +86,12 @@ class ScenarioResult:
     measurements: tuple[Measurement, ...]
 
     def of(self, operation: OperationName) -> tuple[Measurement, ...]:
-        """The measurements of one operation, in order; the first is what the others are compared with."""
+        """The measurements of one operation, in order; the first is what the others are compared with.
+
+        Raises:
+            InvalidInputError: There is no such operation.
+        """
+        check_choice("operation", operation, get_args(OperationName))
         return tuple(each for each in self.measurements if each.operation == operation)
 
     def comparisons(self, operation: OperationName | None = None) -> list[Comparison]:
@@ -138,5 +145,10 @@ class Run:
     results: tuple[ScenarioResult, ...]
 
     def result(self, key: str) -> ScenarioResult | None:
-        """What came of a scenario, or None where it was not run."""
+        """What came of a scenario, or None where it was not run.
+
+        Raises:
+            InvalidInputError: The key is not a str.
+        """
+        check_text("key", key, encodable=False)
         return next((result for result in self.results if result.key == key), None)

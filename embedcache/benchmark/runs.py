@@ -18,6 +18,7 @@ from typing import Any, Final, cast, get_args
 import msgpack
 import numpy as np
 
+from embedcache.arguments import check_kind, check_text
 from embedcache.benchmark.records import Environment, Measurement, OperationName, Run, ScenarioResult
 from embedcache.connection import RedisConnection
 from embedcache.operations import Operation, checked, checked_all
@@ -56,7 +57,7 @@ def save(connection: RedisConnection, run: Run) -> None:
         CacheUnavailableError: The server cannot be reached.
         ServerReplyError: It forbids writing.
     """
-    connection.drive(_save(run))
+    connection.drive(_save(check_kind("run", run, Run)))
 
 
 def list_runs(connection: RedisConnection) -> SavedRuns:
@@ -76,7 +77,7 @@ def read_run(connection: RedisConnection, run_id: str) -> Run | None:
         CacheUnavailableError: The server cannot be reached.
         ServerReplyError: It forbids reading it.
     """
-    return connection.drive(_read(run_id))
+    return connection.drive(_read(check_text("run_id", run_id)))
 
 
 def delete_run(connection: RedisConnection, run_id: str) -> bool:
@@ -86,7 +87,7 @@ def delete_run(connection: RedisConnection, run_id: str) -> bool:
         CacheUnavailableError: The server cannot be reached.
         ServerReplyError: It forbids writing.
     """
-    return connection.drive(_delete(run_id))
+    return connection.drive(_delete(check_text("run_id", run_id)))
 
 
 # ------------------------------------------------------------------------------------------------ operations

@@ -15,12 +15,13 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from embedcache import inspector
+from embedcache.arguments import check_text, check_whole
 from embedcache.benchmark.records import OperationName
 from embedcache.cache import EmbeddingsCache
 from embedcache.entry import CacheItem
 from embedcache.entry_layout import LayoutName
 from embedcache.errors import InvalidInputError
-from embedcache.keyspace import encode_texts
+from embedcache.keyspace import check_batch, encode_texts
 from embedcache.vectorizers.base import BaseVectorizer
 
 MAX_ITERATIONS: Final = 10_000
@@ -86,16 +87,20 @@ class Settings:
 
     def __post_init__(self) -> None:
         _check_texts(self.texts)
-        _check_range("iterations", self.iterations, MAX_ITERATIONS)
-        _check_range("dimension", self.dimension, MAX_DIMENSION)
-        if not self.scenarios:
+        check_whole("iterations", self.iterations, 1, MAX_ITERATIONS)
+        check_whole("dimension", self.dimension, 1, MAX_DIMENSION)
+        check_batch(self.scenarios, "scenarios")
+        for key in self.scenarios:
+            check_text("a scenario", key)
+        check_batch(self.batch_sizes, "batch sizes")
+        if not len(self.scenarios):
             raise InvalidInputError("no scenario is chosen; choose at least one")
         if unknown := sorted(set(self.scenarios) - set(SCENARIOS)):
             raise InvalidInputError(f"there is no scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)}")
-        if "sizes" in self.scenarios and not self.batch_sizes:
+        if "sizes" in self.scenarios and not len(self.batch_sizes):
             raise InvalidInputError("no batch size is chosen; choose at least one")
         for size in self.batch_sizes:
-            _check_range("a batch size", size, MAX_BATCH)
+            check_whole("a batch size", size, 1, MAX_BATCH)
 
 
 def _check_texts(texts: Sequence[str]) -> None:
@@ -106,11 +111,6 @@ def _check_texts(texts: Sequence[str]) -> None:
         raise InvalidInputError(f"a benchmark takes up to {MAX_TEXTS:,} texts, not {len(texts):,}")
     if (longest := max(map(len, texts))) > MAX_CHARACTERS:
         raise InvalidInputError(f"a benchmark's texts have up to {MAX_CHARACTERS:,} characters, not {longest:,}")
-
-
-def _check_range(what: str, value: object, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise InvalidInputError(f"{what} is a whole number from 1 to {most:,}, not {value!r}")
 
 
 # ------------------------------------------------------------------------------------------------ the bench

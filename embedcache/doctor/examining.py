@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedcache import inspector, walking
+from embedcache.arguments import check_function, check_whole
 from embedcache.cache import EmbeddingsCache
 from embedcache.columns import DTYPES, UNREADABLE_CODE, Layout
 from embedcache.doctor.findings import (
@@ -30,7 +31,7 @@ from embedcache.doctor.findings import (
     Severity,
 )
 from embedcache.doctor.namespace import Found, Others, find_others
-from embedcache.errors import InvalidInputError, ServerReplyError
+from embedcache.errors import ServerReplyError
 from embedcache.index import EntryIndex, Positions
 from embedcache.keyspace import Keyspace
 from embedcache.removal import RemovalPlan
@@ -89,8 +90,8 @@ def examine(cache: EmbeddingsCache, tell: Tell = _tell_nobody, *, big_text_bytes
         CacheUnavailableError: The server cannot be reached.
         ServerReplyError: It forbids SCAN, or to read values. What else it forbids is in `Examination.not_told`.
     """
-    if isinstance(big_text_bytes, bool) or not isinstance(big_text_bytes, int) or big_text_bytes < 1:
-        raise InvalidInputError(f"big_text_bytes is a whole number above zero, not {big_text_bytes!r}")
+    big_text_bytes = check_whole("big_text_bytes", big_text_bytes)
+    check_function("tell", tell)
     started = time.monotonic()
     connection = cache.connection
     index = walking.index_cache(connection, cache.name, lambda done, total: tell("entries", done, total))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from embedcache import audit, removal
+from embedcache.arguments import check_function, check_text
 from embedcache.cache import EmbeddingsCache
 from embedcache.doctor.findings import (
     Convert,
@@ -55,6 +56,8 @@ def repair(
     if cache.read_only:
         raise ReadOnlyError(f"cache {cache.name!r} was opened read-only; open it with read_only=False to repair it")
     Pace(pace)
+    check_function("tell", tell)
+    check_text("actor", actor, encodable=False)
     return _WAYS[type(finding.fix)](cache, finding, finding.fix, actor, tell, pace)
 
 

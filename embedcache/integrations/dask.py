@@ -18,11 +18,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from embedcache.arguments import check_kind, check_text, gone_through
 from embedcache.entry import TTL, Text
 from embedcache.errors import InvalidInputError
-from embedcache.vectorizers.prompts import InputType
+from embedcache.vectorizers.planning import wanted
+from embedcache.vectorizers.prompts import InputType, check_input_type
 from embedcache.vectorizers.report import Vector
 from embedcache.warming import VectorizerSettings, WarmReport, add_up, warm_texts
+from embedcache.warming.corpora import check_names
 
 if TYPE_CHECKING:
     from dask.dataframe import DataFrame
@@ -47,9 +50,14 @@ class EmbedTexts:
     input_type: InputType | None = None
     ttl: TTL = None
 
+    def __post_init__(self) -> None:
+        check_kind("settings", self.settings, VectorizerSettings)
+        check_input_type(self.input_type)
+        wanted(None, self.ttl, self.input_type)
+
     def __call__(self, texts: Iterable[Text]) -> list[Vector]:
         """The vectors of a partition's texts, in order: float32, shape ``(d,)`` each."""
-        asked = list(texts)
+        asked = list(gone_through("texts", texts))
         if not asked:
             return []
         vectorizer = self.settings.shared()
@@ -70,8 +78,14 @@ class EmbedFrame:
     column: str = "text"
     into: str = "embedding"
 
+    def __post_init__(self) -> None:
+        check_kind("embed", self.embed, EmbedTexts)
+        check_text("column", self.column)
+        check_text("into", self.into)
+
     def __call__(self, frame: Frame) -> Frame:
         """A partition with its vectors."""
+        _check_column(frame, self.column)
         pandas: Any = frame  # which is not imported here
         vectors = pandas[self.column].astype(object)
         if len(pandas):
@@ -101,12 +115,19 @@ def embed_frame(
     Raises:
         InvalidInputError: There is no such column.
     """
-    if column not in frame.columns:
-        raise InvalidInputError(f"the frame has no column {column!r}; it has {', '.join(map(repr, frame.columns))}")
     embed = EmbedFrame(EmbedTexts(settings, input_type, ttl), column, into)
+    _check_column(frame, column)
     # Told what comes out, Dask does not try it on texts of its own, which would be computed and stored.
     untyped: Any = frame
     return cast("DataFrame", untyped.map_partitions(embed, meta=embed(untyped._meta)))
+
+
+def _check_column(frame: object, column: str) -> None:
+    columns = getattr(frame, "columns", None)
+    if columns is None or isinstance(frame, type):
+        raise InvalidInputError(f"frame is a data frame, not {type(frame).__name__}")
+    if column not in columns:
+        raise InvalidInputError(f"the frame has no column {column!r}; it has {', '.join(map(repr, columns))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +147,13 @@ class WarmTexts:
     metadata: tuple[str, ...] = ()
     input_type: InputType | None = None
     ttl: TTL = None
+
+    def __post_init__(self) -> None:
+        check_kind("settings", self.settings, VectorizerSettings)
+        check_text("column", self.column)
+        check_names(self.metadata)
+        check_input_type(self.input_type)
+        wanted(None, self.ttl, self.input_type)
 
     def __call__(self, texts: Iterable[str | Mapping[str, Any]]) -> list[WarmReport]:
         """One report, of this partition; rows count from 1 in each."""

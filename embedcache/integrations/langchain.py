@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from embedcache.arguments import check_switch
 from embedcache.entry import TTL
 from embedcache.errors import InvalidInputError
 from embedcache.vectorizers.base import BaseVectorizer, OneTextOptions
@@ -87,6 +88,7 @@ class CachedEmbeddings(Embeddings):
         if not isinstance(embeddings, Embeddings):
             raise InvalidInputError(f"Embeddings of LangChain's are wanted, not {type(embeddings).__name__}")
         documents = Functions(embeddings.embed_documents, embeddings.aembed_documents)
+        check_switch("queries_apart", queries_apart)
         queries = _queries(embeddings) if queries_apart else None
         return cls(FunctionVectorizer(model_name, cache, documents, queries=queries), metadata=metadata, ttl=ttl)
 

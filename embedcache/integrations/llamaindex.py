@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from embedcache.arguments import check_switch
 from embedcache.entry import TTL
 from embedcache.errors import InvalidInputError
 from embedcache.vectorizers.base import CHUNK_TEXTS, BaseVectorizer, OneTextOptions
@@ -23,7 +24,7 @@ from embedcache.vectorizers.planning import wanted
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
-    from llama_index.core.bridge.pydantic import PrivateAttr
+    from llama_index.core.bridge.pydantic import PrivateAttr, ValidationError
 except ImportError as error:
     raise ImportError(
         "embedcache.integrations.llamaindex needs llama-index-core: pip install 'embedcache[llamaindex]'"
@@ -65,7 +66,10 @@ class CachedEmbedding(BaseEmbedding):
                 " CachedEmbedding.from_embedding"
             )
         wanted(metadata, ttl, None)
-        super().__init__(**{"model_name": vectorizer.model_name, "embed_batch_size": CHUNK_TEXTS, **options})
+        try:
+            super().__init__(**{"model_name": vectorizer.model_name, "embed_batch_size": CHUNK_TEXTS, **options})
+        except ValidationError as error:
+            raise InvalidInputError(f"an option cannot be used: {error}") from error
         self._vectorizer = vectorizer
         self._options = {"metadata": metadata, "ttl": ttl}
 
@@ -103,6 +107,7 @@ class CachedEmbedding(BaseEmbedding):
         if not isinstance(embedding, BaseEmbedding):
             raise InvalidInputError(f"a BaseEmbedding of LlamaIndex's is wanted, not {type(embedding).__name__}")
         documents = Functions(embedding.get_text_embedding_batch, embedding.aget_text_embedding_batch)
+        check_switch("queries_apart", queries_apart)
         queries = _queries(embedding) if queries_apart else None
         vectorizer = FunctionVectorizer(model_name, cache, documents, queries=queries)
         return cls(vectorizer, metadata=metadata, ttl=ttl, **options)

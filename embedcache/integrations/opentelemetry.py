@@ -34,6 +34,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import numpy as np
 
 from embedcache import __version__
+from embedcache.arguments import check_kind
 from embedcache.cache import EmbeddingsCache
 from embedcache.errors import CacheUnavailableError, InvalidInputError, ServerReplyError
 from embedcache.integrations.instruments import INSTRUMENTS, Instrument, process_records
@@ -72,8 +73,12 @@ def instrument(
         meter_provider: Where metrics go; None is the program's own.
 
     Raises:
-        InvalidInputError: The cache has an observer that is not one of these.
+        InvalidInputError: The cache has an observer that is not one of these, or a provider is none.
     """
+    if tracer_provider is not None:
+        check_kind("tracer_provider", tracer_provider, TracerProvider)
+    if meter_provider is not None:
+        check_kind("meter_provider", meter_provider, MeterProvider)
     uninstrument(cache)
     if cache.observer is not None:
         raise InvalidInputError(f"cache {cache.name!r} has an observer already: {type(cache.observer).__name__}")

@@ -22,6 +22,7 @@ from itertools import accumulate
 from typing import Final, Self
 
 from embedcache import histogram, statistics
+from embedcache.arguments import check_text, gone_through
 from embedcache.cache import EmbeddingsCache
 from embedcache.connection import RedisConnection
 from embedcache.errors import CacheUnavailableError, EmbedcacheError, InvalidInputError
@@ -101,9 +102,13 @@ class SharedCollector(Collector):
         Args:
             connection: The server; None where it cannot be opened, and all its caches are down.
             names: The caches' names.
+
+        Raises:
+            InvalidInputError: A name is not a str.
         """
         collector = cls()
-        collector._connections = dict.fromkeys(names, connection)
+        known = [check_text("a cache's name", name) for name in gone_through("names", names)]
+        collector._connections = dict.fromkeys(known, connection)
         return collector
 
     def describe(self) -> Iterable[Metric]:

@@ -12,13 +12,17 @@ connection of them (https://docs.ray.io/en/latest/data/api/doc/ray.data.Dataset.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from embedcache.arguments import check_kind, check_text
 from embedcache.entry import TTL
-from embedcache.vectorizers.prompts import InputType
+from embedcache.errors import InvalidInputError
+from embedcache.vectorizers.planning import wanted
+from embedcache.vectorizers.prompts import InputType, check_input_type
 from embedcache.warming import VectorizerSettings
 
 
@@ -44,7 +48,11 @@ class EmbedBatch:
         input_type: InputType | None = None,
         ttl: TTL = None,
     ) -> None:
-        self._vectorizer = settings.shared()
+        check_text("column", column)
+        check_text("into", into)
+        check_input_type(input_type)
+        wanted(None, ttl, input_type)
+        self._vectorizer = check_kind("settings", settings, VectorizerSettings).shared()
         self._column = column
         self._into = into
         self._input_type = input_type
@@ -54,8 +62,10 @@ class EmbedBatch:
         """The batch with its vectors.
 
         Raises:
-            InvalidInputError: A text cannot be used; the error names its index in the batch.
+            InvalidInputError: There is no such column, or a text cannot be used; the error names its index.
         """
+        if not isinstance(batch, Mapping) or not isinstance(batch.get(self._column), np.ndarray):
+            raise InvalidInputError(f"a batch is a dict of numpy columns, {self._column!r} among them")
         texts = batch[self._column].tolist()
         vectors = self._vectorizer.embed_many(texts, input_type=self._input_type, ttl=self._ttl)
         return {**batch, self._into: np.asarray(vectors, np.float32)}

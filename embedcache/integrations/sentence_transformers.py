@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from embedcache.arguments import check_switch, check_text, check_whole
 from embedcache.cache import EmbeddingsCache
 from embedcache.entry import TTL, Text
 from embedcache.errors import InvalidInputError, InvalidTextError
@@ -68,6 +69,13 @@ def cached_encode(
     if not callable(getattr(model, "encode", None)) or not hasattr(model, "prompts"):
         raise InvalidInputError(f"a loaded SentenceTransformer is wanted, not {type(model).__name__}")
     wanted(metadata, ttl, None)
+    for option, value in {"model_name": model_name, "prompt_name": prompt_name, "prompt": prompt}.items():
+        if value is not None:
+            check_text(option, value)
+    check_switch("normalize_embeddings", normalize_embeddings)
+    if truncate_dim is not None:
+        truncate_dim = check_whole("truncate_dim", truncate_dim)
+    batch_size = check_whole("batch_size", batch_size)
     default = _default_prompt(model)
     if prompt is None:
         prompt = default if prompt_name is None else _named_prompt(model, prompt_name)

@@ -13,16 +13,17 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
+from embedcache.arguments import check_choice, check_function, check_path, check_switch, gone_through, shown
 from embedcache.entry_layout import LayoutName
 from embedcache.errors import InvalidInputError, ReadOnlyError, ServerReplyError, TransferError
 from embedcache.inspector import server_info
-from embedcache.keyspace import Keyspace
+from embedcache.keyspace import Keyspace, check_keys
 from embedcache.near_operations import dropping
 from embedcache.operations import CHUNK_ENTRIES, ServerAbilities
 from embedcache.transfer.batches import begun, resumed
@@ -167,7 +168,12 @@ def export_entries(
         ServerReplyError: It answered with an error.
     """
     started = time.monotonic()
-    space, target = Keyspace(cache_name), Path(path)
+    space, target = Keyspace(cache_name), check_path("path", path)
+    check_choice("file_format", file_format, get_args(FileFormat))
+    check_function("tell", tell)
+    check_switch("replace", replace)
+    check_switch("resume", resume)
+    keys = None if keys is None else _keys_of(keys)
     chosen = _format(file_format)
     count = _Exported()
     with whole_file(target, replace=replace) as draft, ExitStack() as stack:
@@ -223,6 +229,11 @@ class _Exported:
         self.server_time = found.now
 
 
+def _keys_of(keys: Iterable[str]) -> Iterable[str]:
+    """The keys, which may come one after the other; those in a list are checked before anything is begun."""
+    return check_keys(keys) if isinstance(keys, Sequence | str | bytes) else gone_through("keys", keys)
+
+
 def _server_name(connection: RedisConnection) -> str:
     try:
         info = server_info(connection)
@@ -271,16 +282,17 @@ def restore_entries(
         ServerReplyError: It refused a write, for lack of memory say.
     """
     started = time.monotonic()
-    if layout not in ("packed", "redisvl"):
-        raise InvalidInputError(f"layout is packed or redisvl, not {layout!r}")
+    check_choice("layout", layout, get_args(LayoutName))
+    target = check_path("path", path)
+    check_function("tell", tell)
+    check_switch("check_first", check_first)
     space = Keyspace(cache_name, hex_bytes=layout == "redisvl")
-    if on_conflict not in ("skip", "overwrite", "newer"):
-        raise InvalidInputError(f"on_conflict is skip, overwrite or newer, not {on_conflict!r}")
+    check_choice("on_conflict", on_conflict, get_args(OnConflict))
     if connection.read_only:
         raise ReadOnlyError("the cache was opened read-only; open it with read_only=False to restore entries")
     able = ServerAbilities()
     restored = expired = row = 0
-    with _opened(Path(path)) as (chosen, file):
+    with _opened(target) as (chosen, file):
         footer = chosen.read_footer(file)
         tell(0, footer.entries)
         try:
@@ -315,7 +327,7 @@ def describe_file(path: str | os.PathLike[str]) -> FileSummary:
     Raises:
         TransferError: It cannot be read, or is not a whole export.
     """
-    target = Path(path)
+    target = check_path("path", path)
     with _opened(target) as (chosen, file):
         footer = chosen.read_footer(file)
         models: Counter[str] = Counter()
@@ -394,4 +406,4 @@ def _format(name: str) -> _Format:
             return _Format(jsonl.JSONLWriter, jsonl.read_footer, jsonl.read_entries)
     except ModuleNotFoundError as error:
         raise TransferError(f"{name} files need {error.name}: pip install 'embedcache[{name}]'") from error
-    raise InvalidInputError(f"the format is parquet or jsonl, not {name!r}")
+    raise InvalidInputError(f"the format is parquet or jsonl, not {shown(name)}")

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, get_args
 
 from embedcache import audit, codec
+from embedcache.arguments import check_choice, check_function
 from embedcache.entry_layout import LayoutName
-from embedcache.errors import EmbedcacheError, InvalidInputError, ReadOnlyError
+from embedcache.errors import EmbedcacheError, ReadOnlyError
 from embedcache.index import keys_of
 from embedcache.keyspace import Keyspace
 from embedcache.near_operations import dropping
@@ -106,12 +107,15 @@ def convert_entries(
         ServerReplyError: It refused a write, for lack of memory say; the same holds.
     """
     started = time.monotonic()
-    in_place = to is None and to_name in (None, cache_name)
-    target, target_name = to or connection, to_name or cache_name
+    check_function("tell", tell)
+    target = connection if to is None else to
+    source_name, target_name = Keyspace(cache_name).name, Keyspace(cache_name if to_name is None else to_name).name
+    in_place = to is None and target_name == source_name
+    steps = Pace(pace)
     way = _way(cache_name, target_name, layout, dtype)
     if target.read_only:
         raise ReadOnlyError("the cache was opened read-only; open it with read_only=False to convert entries")
-    run = _Run(connection, target, target_name, way, Pace(pace), in_place=in_place)
+    run = _Run(connection, target, target_name, way, steps, in_place=in_place)
     detail = {"layout": layout} | ({} if in_place else {"from": cache_name})
     log = None if actor is None else _Log(target, target_name, actor, detail)
     outcome = "cancelled"
@@ -133,11 +137,10 @@ def convert_entries(
 
 
 def _way(name: str, target_name: str, layout: str, dtype: str) -> Conversion:
+    check_choice("layout", layout, get_args(LayoutName))
     if layout == "packed":
         return ToPacked(name, target_name, codec.stored_dtype(dtype))
-    if layout == "redisvl":
-        return ToRedisVL(name, target_name)
-    raise InvalidInputError(f"layout is packed or redisvl, not {layout!r}")
+    return ToRedisVL(name, target_name)
 
 
 class _Log:

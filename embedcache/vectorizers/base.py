@@ -11,23 +11,23 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, Unpack, get_args
 
 import numpy.typing as npt
 
+from embedcache.arguments import check_choice, check_kind
+from embedcache.cache import EmbeddingsCache
 from embedcache.entry import TTL, Text
-from embedcache.errors import InvalidInputError
 from embedcache.keyspace import encode_model_name
 from embedcache.vectorizers.losses import Loss
 from embedcache.vectorizers.planning import Preprocess, Wanted, embed_many, embed_one, wanted
 from embedcache.vectorizers.progress import OnProgress
-from embedcache.vectorizers.prompts import INPUT_TYPES, InputType
+from embedcache.vectorizers.prompts import InputType, check_input_type
 from embedcache.vectorizers.report import EmbedReport, Matrix, Vector
 from embedcache.vectorizers.steps import arun, run
 from embedcache.vectorizers.threads import in_thread
 
 if TYPE_CHECKING:
-    from embedcache.cache import EmbeddingsCache
     from embedcache.vectorizers.drift_report import DriftReport
 
 CHUNK_TEXTS: Final = 256
@@ -70,7 +70,7 @@ class BaseVectorizer(ABC):
             each compute it. If the first one's model fails, the others compute for themselves.
 
     Raises:
-        InvalidInputError: The model's name or `single_flight` cannot be used.
+        InvalidInputError: The model's name, the cache or `single_flight` cannot be used.
     """
 
     _chunk_texts: int | None = None
@@ -84,8 +84,9 @@ class BaseVectorizer(ABC):
         single_flight: SingleFlightMode | None = "process",
     ) -> None:
         encode_model_name(model)
-        if single_flight not in ("process", "shared", None):
-            raise InvalidInputError(f"single_flight is 'process', 'shared' or None, not {single_flight!r}")
+        check_choice("single_flight", single_flight, get_args(SingleFlightMode), may_be_none=True)
+        if cache is not None:
+            check_kind("cache", cache, EmbeddingsCache)
         self.model = model
         self.cache = cache
         self.single_flight = single_flight
@@ -364,8 +365,7 @@ class BaseVectorizer(ABC):
 
     def _wanted(self, metadata: Mapping[str, Any] | None, ttl: TTL, input_type: InputType | None) -> Wanted:
         if input_type is not None:
-            if not isinstance(input_type, str) or input_type not in INPUT_TYPES:
-                raise InvalidInputError(f"an input type is 'query', 'document' or None, not {input_type!r}")
+            check_input_type(input_type)
             if self.model_name_for(input_type) == self.model_name:
                 input_type = None
         return wanted(metadata, ttl, input_type)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from embedcache.arguments import check_function, check_kind
+from embedcache.cache import EmbeddingsCache
 from embedcache.entry import Text
 from embedcache.errors import EmbeddingFailedError, InvalidModelNameError
 from embedcache.vectorizers.base import BaseVectorizer, SingleFlightMode
-
-if TYPE_CHECKING:
-    from embedcache.cache import EmbeddingsCache
 
 _UNNAMED = "custom"
 
@@ -31,6 +29,7 @@ class CustomVectorizer(BaseVectorizer):
 
     Raises:
         InvalidModelNameError: There is a cache and no `model`.
+        InvalidInputError: Another argument cannot be used.
     """
 
     def __init__(
@@ -42,6 +41,8 @@ class CustomVectorizer(BaseVectorizer):
         embed_many_callable: Callable[[Sequence[Text]], npt.ArrayLike] | None = None,
         single_flight: SingleFlightMode | None = "process",
     ) -> None:
+        check_function("embed_callable", embed_callable)
+        check_function("embed_many_callable", embed_many_callable, may_be_none=True)
         super().__init__(_UNNAMED if model is None else model, single_flight=single_flight)
         self._named = model is not None
         self._embed_one = embed_callable
@@ -57,6 +58,8 @@ class CustomVectorizer(BaseVectorizer):
 
     @cache.setter
     def cache(self, cache: EmbeddingsCache | None) -> None:
+        if cache is not None:
+            check_kind("cache", cache, EmbeddingsCache)
         if cache is not None and not self._named:
             raise InvalidModelNameError(
                 "with a cache, say model=…: the name that this function's vectors are kept under"

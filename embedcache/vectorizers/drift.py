@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from embedcache import codec, sampling
+from embedcache.arguments import check_function, check_whole, is_number, shown
 from embedcache.entry import Text
 from embedcache.errors import EmbeddingFailedError, InvalidInputError, InvalidTextError, VectorizerError
 from embedcache.operations import Operation, ServerAbilities
 from embedcache.scanning import heads
 from embedcache.vectorizers.drift_report import DriftEntry, DriftReport
-from embedcache.vectorizers.progress import check_function
 from embedcache.vectorizers.prompts import INPUT_TYPES, InputType
 from embedcache.vectorizers.report import Matrix
 from embedcache.vectorizers.steps import Compute, Exchange, Plan
@@ -56,12 +56,12 @@ def comparing(
     cache = vectorizer.cache
     if cache is None:
         raise InvalidInputError("there is no cache to verify: pass cache=… to the vectorizer, or set its .cache")
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance <= _FARTHEST:
-        raise InvalidInputError(f"tolerance is a cosine distance from 0 to 2, not {tolerance!r}")
+    if not is_number(tolerance) or not 0 <= tolerance <= _FARTHEST:
+        raise InvalidInputError(f"tolerance is a cosine distance from 0 to 2, not {shown(tolerance)}")
     sampling.check_count(count)
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-        raise InvalidInputError(f"seed is a whole number from 0 on, or None, not {seed!r}")
-    check_function("on_progress", on_progress)
+    if seed is not None:
+        check_whole("seed", seed, 0)
+    check_function("on_progress", on_progress, may_be_none=True)
     names = _names(vectorizer)
     samples: list[sampling.Sample] = []
     stored: list[list[Stored]] = []

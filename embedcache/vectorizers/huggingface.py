@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy.typing as npt
 
+from embedcache.arguments import check_path, check_switch, check_text, check_whole
 from embedcache.entry import Text
 from embedcache.errors import InvalidTextError, ModelUnavailableError
 from embedcache.keyspace import encode_model_name
 from embedcache.vectorizers.base import BaseVectorizer, SingleFlightMode
 from embedcache.vectorizers.identity import identity
-from embedcache.vectorizers.prompts import NO_PROMPTS, InputType, Prompts, read_prompts
+from embedcache.vectorizers.prompts import NO_PROMPTS, InputType, Prompts, check_input_type, read_prompts
 
 if TYPE_CHECKING:
     from embedcache.cache import EmbeddingsCache
@@ -81,6 +82,15 @@ class HFTextVectorizer(BaseVectorizer):
         **model_kwargs: Any,
     ) -> None:
         super().__init__(model, cache, single_flight=single_flight)
+        if cache_folder is not None:
+            check_path("cache_folder", cache_folder)
+        for name, value in {"revision": revision, "prompt": prompt, "device": device}.items():
+            if value is not None:
+                check_text(name, value)
+        if truncate_dim is not None:
+            truncate_dim = check_whole("truncate_dim", truncate_dim)
+        check_switch("normalize", normalize)
+        batch_size = check_whole("batch_size", batch_size)
         self.cache_folder = cache_folder
         self._batch_size = batch_size
         self._revision = revision
@@ -111,6 +121,7 @@ class HFTextVectorizer(BaseVectorizer):
         """As `model_name`, for queries or documents; the same where the model makes no difference."""
         if input_type is None:
             return self._model_name
+        check_input_type(input_type)
         if input_type not in self._names:
             apart = self._tells_apart(input_type)
             self._names[input_type] = self._named_as(input_type) if apart else self._model_name

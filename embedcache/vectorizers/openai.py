@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy.typing as npt
 from cachetools import LRUCache
 
+from embedcache.arguments import check_seconds, check_whole
 from embedcache.entry import Text
 from embedcache.errors import EmbeddingFailedError, InvalidInputError, InvalidTextError
 from embedcache.vectorizers.base import CHUNK_TEXTS, BaseVectorizer, SingleFlightMode
@@ -81,12 +82,15 @@ class OpenAITextVectorizer(BaseVectorizer):
         single_flight: SingleFlightMode | None = "process",
     ) -> None:
         super().__init__(model, cache, single_flight=single_flight)
-        _check_whole("batch_size", batch_size, 1, MAX_TEXTS)
-        _check_whole("max_retries", max_retries, 0)
+        check_whole("batch_size", batch_size, 1, MAX_TEXTS)
+        check_whole("max_retries", max_retries, 0)
         if dimensions is not None:
-            _check_whole("dimensions", dimensions, 1)
-        _check_seconds(timeout=timeout, retry_seconds=retry_seconds)
+            check_whole("dimensions", dimensions, 1)
+        check_seconds("timeout", timeout)
+        check_seconds("retry_seconds", retry_seconds)
         own = {"api_key": api_key, "base_url": base_url, "organization": organization, "project": project}
+        for name, value in own.items():
+            _check_header(name, value)
         if (client is not None or async_client is not None) and any(value is not None for value in own.values()):
             raise InvalidInputError(f"a client brings its own {', '.join(own)}: pass these, or a client")
         self._clients = Clients(client, async_client, timeout=timeout, **own)
@@ -200,13 +204,8 @@ def _only_str(texts: Sequence[Text], model: str) -> list[str]:
     return [text for text in texts if isinstance(text, str)]
 
 
-def _check_whole(name: str, value: object, least: int, most: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
-        upto = "on" if most is None else f"to {most:,}"
-        raise InvalidInputError(f"{name} is a whole number from {least} {upto}, not {value!r}")
-
-
-def _check_seconds(**given: object) -> None:
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise InvalidInputError(f"{name} is a number of seconds above zero, not {value!r}")
+def _check_header(name: str, value: object) -> None:
+    """Whether a value can be sent; it is not shown, for it may be a key."""
+    if value is not None and not (isinstance(value, str) and value.isascii() and value.isprintable()):
+        words = "other characters" if isinstance(value, str) else type(value).__name__
+        raise InvalidInputError(f"{name} is a str of printable ASCII characters, or None; this one is {words}")

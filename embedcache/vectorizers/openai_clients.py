@@ -75,6 +75,9 @@ class Clients:
         **options: Any,
     ) -> None:
         address = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or DEFAULT_SERVER
+        for name, each in {"client": client, "async_client": async_client}.items():
+            if each is not None and not (hasattr(each, "base_url") and hasattr(each, "with_options")):
+                raise InvalidInputError(f"{name} is a client of OpenAI's, not {type(each).__name__}")
         servers = {server_name(str(each.base_url)) for each in (client, async_client) if each is not None}
         if len(servers) > 1:
             raise InvalidInputError(f"client and async_client ask different servers: {' and '.join(sorted(servers))}")

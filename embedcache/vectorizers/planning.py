@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import numpy as np
 
+from embedcache.arguments import check_function
 from embedcache.entry import NEVER, TTL, Text
 from embedcache.errors import CacheUnavailableError, ServerReplyError
 from embedcache.keyspace import check_ttl, encode_text, encode_texts
 from embedcache.metadata import pack_metadata
 from embedcache.vectorizers.flights import flights
-from embedcache.vectorizers.progress import OnProgress, check_function, showing
+from embedcache.vectorizers.progress import OnProgress, showing
 from embedcache.vectorizers.prompts import InputType
 from embedcache.vectorizers.report import EmbedReport, Matrix, Vector
 from embedcache.vectorizers.single_flight import SingleFlight
@@ -83,7 +84,7 @@ def embed_one(
     A hit goes straight through: the lists, the matrix and the record of a call that others need cost as much again.
     """
     if preprocess is not None:
-        check_function("preprocess", preprocess)
+        check_function("preprocess", preprocess, may_be_none=True)
         encode_text(text)
         text = preprocess(text)
     landings = flights.landings
@@ -120,8 +121,8 @@ def embed_many(
     progress: bool,
 ) -> Plan[EmbedReport]:
     """The vectors of many texts, and how each came about."""
-    check_function("preprocess", preprocess)
-    check_function("on_progress", on_progress)
+    check_function("preprocess", preprocess, may_be_none=True)
+    check_function("on_progress", on_progress, may_be_none=True)
     encode_texts(texts)
     if preprocess is not None:
         texts = [preprocess(text) for text in texts]

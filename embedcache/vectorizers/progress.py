@@ -6,20 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from embedcache.errors import InvalidInputError, VectorizerError
+from embedcache.errors import VectorizerError
 
 OnProgress: TypeAlias = Callable[[int, int], None]
 """Told how many distinct texts are done, and of how many."""
-
-
-def check_function(name: str, given: object) -> None:
-    """Checks that what is to be called can be.
-
-    Raises:
-        InvalidInputError: It is neither a function nor None.
-    """
-    if given is not None and not callable(given):
-        raise InvalidInputError(f"{name} is a function or None, not {type(given).__name__}")
 
 
 @contextmanager

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+from embedcache.arguments import shown
+from embedcache.errors import InvalidInputError
+
 InputType: TypeAlias = Literal["query", "document"]
 INPUT_TYPES: Final[tuple[InputType, ...]] = ("query", "document")
 
@@ -23,6 +26,16 @@ _PLAIN_MODULES: Final = frozenset(
 _PLAIN_SETTINGS: Final = frozenset(
     {"max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name"}
 )
+
+
+def check_input_type(input_type: object) -> None:
+    """Checks what texts are said to be; None is neither.
+
+    Raises:
+        InvalidInputError: It is none that there is.
+    """
+    if input_type is not None and (not isinstance(input_type, str) or input_type not in INPUT_TYPES):
+        raise InvalidInputError(f"an input type is 'query', 'document' or None, not {shown(input_type)}")
 
 
 @dataclass(frozen=True, slots=True)

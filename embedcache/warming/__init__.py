@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from pathlib import Path
 from typing import Any
 
+from embedcache.arguments import check_function, check_path, check_text, check_whole, gone_through
 from embedcache.entry import TTL
 from embedcache.errors import InvalidInputError
 from embedcache.vectorizers.base import BaseVectorizer
@@ -27,7 +27,6 @@ from embedcache.warming.corpora import (
     CorpusFormat,
     Row,
     check_names,
-    check_whole,
     checked_row,
     picked_row,
 )
@@ -96,8 +95,12 @@ def warm(
         WarmingStoppedError: The model failed or refused many texts in a row, or a process was ended.
     """
     check_whole("processes", processes)
+    check_function("tell", tell)
+    _check_vectorizer(vectorizer)
     wants = Wants(ttl, input_type, batch, dry_run)
-    texts = Corpus(Path(corpus), column, check_names(metadata), limit, file_format)
+    texts = Corpus(
+        check_path("corpus", corpus), check_text("column", column), check_names(metadata), limit, file_format
+    )
     with texts.reading():
         pass  # so that a file or column that is not there is told before a model is loaded
     if processes > 1 and not dry_run:
@@ -139,11 +142,14 @@ def warm_texts(
     if not isinstance(vectorizer, BaseVectorizer):
         raise InvalidInputError(f"a vectorizer is a BaseVectorizer, not {type(vectorizer).__name__}")
     picked = check_names(metadata)
+    check_text("column", column)
+    check_function("tell", tell)
+    several = gone_through("texts", texts)
     taken = 0
 
     def rows() -> Iterator[Row | BadRow]:
         nonlocal taken
-        for taken, given in enumerate(texts, 1):
+        for taken, given in enumerate(several, 1):
             if isinstance(given, Mapping):
                 yield picked_row(taken, given, column, picked)
             else:
@@ -157,6 +163,11 @@ def warm_texts(
     return progress.report(dry_run=dry_run)
 
 
+def _check_vectorizer(vectorizer: object) -> None:
+    if not isinstance(vectorizer, VectorizerSettings | BaseVectorizer):
+        raise InvalidInputError(f"a vectorizer is a BaseVectorizer or its settings, not {type(vectorizer).__name__}")
+
+
 def _warm_here(
     corpus: Corpus, vectorizer: VectorizerSettings | BaseVectorizer, wants: Wants, progress: Progress
 ) -> None:
@@ -164,6 +175,4 @@ def _warm_here(
         with vectorizer.opened() as opened:
             _warm_here(corpus, opened, wants, progress)
         return
-    if not isinstance(vectorizer, BaseVectorizer):
-        raise InvalidInputError(f"a vectorizer is a BaseVectorizer or its settings, not {type(vectorizer).__name__}")
     warm_part(corpus, Part(), vectorizer, wants, lambda counts: progress.update(0, counts))

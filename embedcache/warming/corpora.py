@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, TypeAlias, cast, get_args
 
+from embedcache.arguments import check_choice, check_whole, shown
 from embedcache.entry import Metadata
 from embedcache.errors import CorpusError, InvalidInputError, InvalidMetadataError, InvalidTextError
 from embedcache.keyspace import MAX_TEXT_BYTES, encode_text
@@ -92,8 +93,7 @@ class Corpus:
     def __post_init__(self) -> None:
         if self.limit is not None:
             check_whole("limit", self.limit)
-        if self.file_format is not None and self.file_format not in get_args(CorpusFormat):
-            raise InvalidInputError(f"a corpus is txt, csv, parquet or jsonl, not {self.file_format!r}")
+        check_choice("file_format", self.file_format, get_args(CorpusFormat), may_be_none=True)
         if self.kind == "txt" and self.metadata:
             raise InvalidInputError("a text file has no columns to keep as metadata; CSV, JSON lines and Parquet have")
 
@@ -129,16 +129,6 @@ class Corpus:
             raise CorpusError(f"cannot read {self.path}: {error.strerror or error}") from error
         with file:
             yield _READINGS[self.kind](file, self)
-
-
-def check_whole(name: str, given: object) -> None:
-    """Checks that a number is whole and above zero.
-
-    Raises:
-        InvalidInputError: It is not.
-    """
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise InvalidInputError(f"{name} is a whole number above zero, not {given!r}")
 
 
 class Reading(ABC):
@@ -195,9 +185,13 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InvalidInputError: They are something else.
     """
-    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise InvalidInputError(f"metadata are names of columns, as in ['page'], not {names!r}")
+    if not _are_names(names):
+        raise InvalidInputError(f"metadata are names of columns, as in ['page'], not {shown(names)}")
     return tuple(names)
+
+
+def _are_names(names: object) -> bool:
+    return isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(name, str) for name in names)
 
 
 def picked_row(number: int, record: Mapping[str, Any], column: str, metadata: Sequence[str]) -> Row | BadRow:

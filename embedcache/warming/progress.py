@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from embedcache.arguments import check_kind, gone_through
 from embedcache.warming.corpora import BadRow
 
 BAD_ROWS_NAMED: Final = 100
@@ -100,7 +101,7 @@ class WarmReport:
 
 def add_up(reports: Iterable[WarmReport]) -> WarmReport:
     """One report of several, such as those of Dask's partitions; its seconds are those of all together."""
-    several = list(reports)
+    several = [check_kind("a report", each, WarmReport) for each in gone_through("reports", reports)]
     bad_rows = [bad for each in several for bad in each.bad_rows]
     return WarmReport(
         rows=sum(each.rows for each in several),

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any, Final, Self
 
+from embedcache.arguments import check_kind, check_text, shown
 from embedcache.cache import EmbeddingsCache
 from embedcache.entry_layout import LayoutName
 from embedcache.errors import InvalidInputError
@@ -49,6 +50,8 @@ class CacheSettings:
 
     def __post_init__(self) -> None:
         _check_plain("connection_kwargs", self.connection_kwargs)
+        fields = ("name", "ttl", "redis_url", "dtype", "layout")
+        _check_plain("the cache's settings", {name: getattr(self, name) for name in fields})
 
     def open(self) -> EmbeddingsCache:
         """The cache, with a connection of its own.
@@ -89,8 +92,11 @@ class VectorizerSettings:
 
     def __post_init__(self) -> None:
         _check_plain("options", self.options)
+        check_text("model", self.model)
+        check_text("kind", self.kind)
+        check_kind("cache", self.cache, CacheSettings)
         if self.kind not in _KINDS and not _is_reference(self.kind):
-            raise InvalidInputError(f"a kind is huggingface, openai or module:function, not {self.kind!r}")
+            raise InvalidInputError(f"a kind is huggingface, openai or module:function, not {shown(self.kind)}")
 
     def open(self) -> BaseVectorizer:
         """The vectorizer, with a cache of its own. No model is loaded yet.
@@ -152,9 +158,19 @@ class VectorizerSettings:
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Self:
-        """What `to_json` wrote."""
-        fields = json.loads(line)
-        return cls(**fields | {"cache": CacheSettings(**fields["cache"])})
+        """What `to_json` wrote.
+
+        Raises:
+            InvalidInputError: The line is something else.
+        """
+        try:
+            fields = json.loads(line)
+            return cls(**fields | {"cache": CacheSettings(**fields["cache"])})
+        except InvalidInputError:
+            raise
+        except (TypeError, ValueError, LookupError, RecursionError):
+            # Not the cause's words: they may hold a password.
+            raise InvalidInputError(f"{cls.__name__}.from_json reads what to_json wrote, which this is not") from None
 
 
 _KINDS: Final[Mapping[str, str]] = {
@@ -175,5 +191,5 @@ def _check_plain(name: str, given: object) -> None:
         raise InvalidInputError(f"{name} are a dict, not {type(given).__name__}")
     try:
         json.dumps(given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"{name} are plain values, which can be sent to another process: {error}") from error

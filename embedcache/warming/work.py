@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import xxhash
 
+from embedcache.arguments import check_switch, check_whole
 from embedcache.cache import EmbeddingsCache
 from embedcache.commands import CHUNK_BYTES, CHUNK_ENTRIES
 from embedcache.entry import NEVER, TTL, CacheItem, Metadata, Text
@@ -30,12 +31,12 @@ from embedcache.keyspace import check_ttl
 from embedcache.vectorizers.base import BaseVectorizer
 from embedcache.vectorizers.flights import flights
 from embedcache.vectorizers.planning import Call, Wanted
-from embedcache.vectorizers.prompts import InputType
+from embedcache.vectorizers.prompts import InputType, check_input_type
 from embedcache.vectorizers.report import Matrix
 from embedcache.vectorizers.single_flight import SingleFlight
 from embedcache.vectorizers.steps import Plan, Store, run
 from embedcache.vectorizers.work import Work
-from embedcache.warming.corpora import BadRow, Corpus, Row, check_whole
+from embedcache.warming.corpora import BadRow, Corpus, Row
 from embedcache.warming.progress import Counts
 
 TellCounts: TypeAlias = Callable[[Counts], object]
@@ -93,6 +94,8 @@ class Wants:
             check_whole("batch", self.batch)
         if self.ttl is not None and self.ttl is not NEVER:
             check_ttl(self.ttl)
+        check_input_type(self.input_type)
+        check_switch("dry_run", self.dry_run)
 
 
 def warm_part(corpus: Corpus, part: Part, vectorizer: BaseVectorizer, wants: Wants, tell: TellCounts) -> Counts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
+import msgpack
 import pytest
 from counted import MODEL, OTHER, VECTOR, items, server_time, statistics_keys, texts
 
@@ -48,6 +49,21 @@ def test_texts_that_are_asked_for_are_cut(make_cache):
     cache.get(b"\xff\x00 an image", MODEL)
     cache.get_by_key(cache.key_for("text", MODEL))
     assert [each.text for each in cache.slow_lookups()] == [None, "\ufffd\x00 an image", "first", "é" * 200]
+
+
+@pytest.mark.parametrize(
+    ("place", "bad"), [(0, "x"), (0, 1e300), (1, None), (1, -1.0), (2, [1]), (4, float("inf")), (5, "x"), (6, {})]
+)
+def test_a_row_of_somebody_elses_is_passed_over(make_cache, server, place, bad):
+    cache = make_cache(stats=True, slow_lookup_seconds=0)
+    cache.get("a", MODEL)
+    cache.flush_stats()
+    (key,) = (key for key in statistics_keys(server) if key.endswith(":slow"))
+    row = msgpack.unpackb(server.raw.lindex(key, 0))
+    server.raw.rpush(key, msgpack.packb([*row, "of a later version"]))
+    row[place] = bad
+    server.raw.rpush(key, msgpack.packb(row))
+    assert [each.model_name for each in cache.slow_lookups()] == [MODEL, MODEL]
 
 
 @pytest.mark.parametrize("threshold", [None, 60])
