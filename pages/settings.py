@@ -118,7 +118,7 @@ def _add_server() -> None:
         "What you add is kept in this session alone, and gone when you close or reload the page. To have it there for "
         "everybody, whoever runs the dashboard adds it to `.streamlit/secrets.toml`:"
     )
-    st.code(PERMANENT, language="toml")
+    st.code(PERMANENT, language=None, wrap_lines=True)  # highlighted, it is too pale to read
 
 
 def _add() -> None:
