@@ -25,6 +25,7 @@ SERVER_KEY = "settings_server"
 NAME_KEY = "settings_new_name"
 URL_KEY = "settings_new_url"
 PASSWORD_KEY = "settings_new_password"  # noqa: S105 - the name of a field
+PERMANENT = '[embedcache.connections]\nstaging = "redis://user:password@host:6379/0"'
 AUDITED = 200
 ORIGINS = {
     "default": "from the environment",
@@ -113,7 +114,11 @@ def _add_server() -> None:
         )
         st.text_input("Password, if it has one", type="password", key=PASSWORD_KEY, autocomplete="off")
         st.form_submit_button("Add", icon=":material/add:", on_click=_add, disabled=viewer, help=why)
-    st.caption("What you add is kept in this session alone, and gone when you close or reload the page.")
+    st.caption(
+        "What you add is kept in this session alone, and gone when you close or reload the page. To have it there for "
+        "everybody, whoever runs the dashboard adds it to `.streamlit/secrets.toml`:"
+    )
+    st.code(PERMANENT, language=None, wrap_lines=True)  # highlighted, it is too pale to read
 
 
 def _add() -> None:
@@ -136,7 +141,7 @@ def _show_caches() -> None:
     widgets.require_server()
     again = st.button("Count again", icon=":material/refresh:", key="count_caches", on_click=session.count_again)
     job = cache_counts.counted(again=again)
-    if not longwork.shown(job, "Counting entries", unit=("key", "keys"), cancel=False):
+    if not longwork.shown(job, "Counting entries", unit=("key", "keys")):
         return
     counts = job.result
     if not counts.keys.by_cache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,6 +190,14 @@ def test_servers_of_the_secrets_are_listed(other: Server) -> None:
     switch(app, "staging")
     assert not [button for button in app.button if button.label == "Remove"]
     assert "<script>" not in words(app)
+
+
+def test_how_a_server_stays_is_said_with_lines_that_do_it() -> None:
+    app = open_tab("Servers")
+    assert any("in this session alone" in caption.value for caption in app.caption)
+    assert any("secrets.toml" in caption.value for caption in app.caption)
+    (shown,) = app.code
+    assert list(tomllib.loads(shown.value)["embedcache"]["connections"]) == ["staging"]
 
 
 def test_a_viewer_adds_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
