@@ -15,7 +15,9 @@ from servers import Server
 from embedcache import transfer
 from embedcache.connection import RedisConnection
 from embedcache.errors import InvalidInputError
+from embedcache.operations import ServerAbilities
 from embedcache.transfer.convert import convert_entries
+from embedcache.transfer.hashes import write_hashes
 
 # Fixtures. Imported by name, they would be hidden by the arguments that ask for them.
 connection, plain, target = exporting.connection, exporting.plain, exporting.target
@@ -142,3 +144,20 @@ def test_newer_is_newer_in_whichever_layout(
     assert (report.restored, report.skipped_existing) == ((0, 1) if is_newer else (1, 0))
     assert read is not None
     assert read["embedding"].tolist() == ([3.0, 4.0] if is_newer else [1.0, 2.0])
+
+
+@pytest.mark.parametrize("is_newer", [True, False])
+def test_a_packed_entry_that_came_since_the_look_is_kept_if_it_is_newer(server: Server, is_newer: bool) -> None:
+    long = "a" * 300  # its time of insertion lies past the first 256 bytes
+    with cache(server) as opened:
+        key = opened.set(long, "m", [1.0, 2.0])
+        first = server.raw.get(key)
+        time.sleep(0.01)
+        opened.set(long, "m", [3.0, 4.0])
+        second = server.raw.get(key)
+        there, restored = (second, first) if is_newer else (first, second)
+        server.raw.set(key, there)
+        operation = write_hashes(ServerAbilities(), [(key, restored, None)], "newer")
+        assert opened.connection.drive(operation) == (0 if is_newer else 1)
+        assert server.raw.type(key) == (b"string" if is_newer else b"hash")
+        assert opened.connection.drive(write_hashes(ServerAbilities(), [(key, there, None)], "newer")) == 0

@@ -121,19 +121,42 @@ def test_another_export_does_not_go_on_with_it(valkey: Server, plain: RedisConne
     assert (report.entries, report.resumed >= 500) == (2_000, True)
 
 
-def test_what_went_to_its_end_is_not_exported_twice(
+def test_an_export_that_ends_once_its_file_has_a_name_is_not_gone_on_with(
     valkey: Server, plain: RedisConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where the process ends after the file has its name, and before what was kept is removed."""
+    """Its file may have been moved since, so that nothing tells that what was kept is of an export long done."""
     target = tmp_path / "a.parquet"
     fill(valkey, 30)
+    rename = Path.replace
+
+    def rename_and_end(draft: Path, name: Path) -> None:
+        rename(draft, name)
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", lambda *_args, **_options: None)
-        export(plain, target, resume=True)
-    assert kept_beside(target).exists()
+        patch.setattr(Path, "replace", rename_and_end)
+        with pytest.raises(KeyboardInterrupt):
+            export(plain, target, resume=True)
+    assert list(tmp_path.iterdir()) == [target]
+    target.rename(tmp_path / "moved.parquet")
     fill(valkey, 40)
-    report = export(plain, target, resume=True, replace=True)
+    report = export(plain, target, resume=True)
     assert (report.entries, report.resumed) == (40, 0)
+
+
+def test_what_was_read_stays_where_another_has_taken_the_name(
+    valkey: Server, plain: RedisConnection, target: Path
+) -> None:
+    fill(valkey, 2_500)
+
+    def take_the_name(done: int, _total: int | None) -> None:
+        if done == 2_500:
+            target.write_bytes(b"")
+
+    with pytest.raises(TransferError, match="there is a file"):
+        export(plain, target, resume=True, tell=take_the_name)
+    report = export(plain, target, resume=True, replace=True)
+    assert (report.entries, report.resumed) == (2_500, 2_500)
 
 
 def test_without_a_server_nothing_is_kept(tmp_path: Path) -> None:

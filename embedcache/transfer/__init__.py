@@ -194,8 +194,7 @@ def export_entries(
         with writing(target):
             writer.finish(footer)
         size = draft.file.tell()
-        source.ended()
-    source.forget()
+        draft.before_naming = source.forget
     return ExportReport(
         target,
         footer.entries,

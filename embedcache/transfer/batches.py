@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,14 +37,12 @@ class Source:
     Attributes:
         batches: To be gone through by one thread; while it is, another compresses those before.
         total: How many keys there are, where that is known.
-        ended: To be called when all is written.
-        forget: To be called when the file has its name.
+        forget: To be called when all is on the disk, just before the file gets its name.
         resumed: Keys that an earlier attempt had read.
     """
 
     batches: Iterator[Batch]
     total: int | None
-    ended: Callable[[], None] = lambda: None
     forget: Callable[[], None] = lambda: None
     resumed: int = 0
 
@@ -72,14 +69,13 @@ def resumed(connection: RedisConnection, space: Keyspace, keys: Iterable[str] | 
     """
     asked = None if keys is None else _digests_of(space, keys)
     with partial_export(target) as kept:
-        # What went to its end before this target got its name is the target's own.
-        kept.take_up(space.name, asked, anew=os.path.lexists(target))
+        kept.take_up(space.name, asked)
         if kept.digests is None:
             digests = connection.drive(find_digests(space, lambda _done, _total: None)) if asked is None else asked
             kept.begin(space.name, digests, of_all=asked is None)
         else:
             digests = kept.digests
-        source = Source(iter(()), len(digests), kept.end, kept.remove)
+        source = Source(iter(()), len(digests), kept.remove)
         source.batches = _resumed_batches(connection, space, kept, digests, source)
         yield source
 

@@ -19,10 +19,20 @@ Timed = tuple[str, bytes, int | None]
 """A key, the packed value of its entry, and when it expires in Unix milliseconds."""
 
 _WRITE: Final = Script("""
+local function inserted_at(key)
+  local at = redis.pcall('HGET', key, 'inserted_at')
+  if type(at) == 'string' then return tonumber(at) or 0 end
+  local start = redis.pcall('GETRANGE', key, 0, 23)
+  if type(start) ~= 'string' or #start < 24 or string.sub(start, 1, 4) ~= 'EMB\\1' then return 0 end
+  local model_bytes, text_bytes = struct.unpack('<I2I4', start, 19)
+  local from = 25 + text_bytes + model_bytes
+  local rest = redis.call('GETRANGE', key, from, from + 9)
+  if #rest < 10 or string.byte(rest, 2) ~= 0xCB then return 0 end
+  return (struct.unpack('>d', rest, 3))
+end
 if ARGV[1] ~= 'overwrite' and redis.call('EXISTS', KEYS[1]) == 1 then
   if ARGV[1] == 'skip' then return 0 end
-  local at = redis.pcall('HGET', KEYS[1], 'inserted_at')
-  if type(at) == 'string' and (tonumber(at) or 0) >= tonumber(ARGV[2]) then return 0 end
+  if inserted_at(KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
 end
 local stale = tonumber(ARGV[4])
 local done = redis.pcall('HSET', KEYS[1], unpack(ARGV, 5 + stale))
@@ -37,6 +47,8 @@ return 1
 """)
 """KEYS: one entry; ARGV: skip, overwrite or newer; its `inserted_at`; when it expires in Unix milliseconds or 0; how
 many fields to remove, those, and the fields to set with their values. Returns how many were written.
+
+What is there may be a packed value, written since the round trip before. What cannot be read is older than everything.
 
 HSET comes first: a server that is full then refuses it before anything has changed.
 """

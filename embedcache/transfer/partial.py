@@ -11,7 +11,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -30,7 +30,6 @@ Digests = npt.NDArray[np.uint8]
 _MAGIC: Final = b"embedcache partial export 1\n"
 _PART: Final = struct.Struct("<QQ")
 _DIGEST_BYTES: Final = 32
-_ENDED: Final = b"ended"
 
 
 def partial_path(path: Path) -> Path:
@@ -49,13 +48,12 @@ class PartialExport:
         self._path, self._file = path, file
         self.digests: Digests | None = None
 
-    def take_up(self, cache_name: str, asked: Digests | None, *, anew: bool) -> None:
+    def take_up(self, cache_name: str, asked: Digests | None) -> None:
         """Reads what an earlier export to this file was of; `digests` is None where there is nothing to go on with.
 
         Args:
             cache_name: The cache that is exported now.
             asked: Which entries; None is all of the cache.
-            anew: Whether one that went to its end is of no use any more.
 
         Raises:
             TransferError: It was of another cache or of other entries, or the file is something else.
@@ -64,7 +62,7 @@ class PartialExport:
         if not _MAGIC.startswith(start):
             raise TransferError(f"{self._path} is not the beginning of an export; remove it, or export to another file")
         header, keys = self._read_part(), self._read_part()
-        if header is None or keys is None or (anew and self._has_ended()):
+        if header is None or keys is None:
             return
         of_cache, of_all = msgpack.unpackb(header)
         digests = np.frombuffer(keys, np.uint8).reshape(-1, _DIGEST_BYTES)
@@ -88,7 +86,7 @@ class PartialExport:
 
     def batches(self) -> Iterator[tuple[list[bytes | None], list[int], float]]:
         """What was read, as `add` got it: values, milliseconds left, and the server's time. What follows is cut off."""
-        while (part := self._read_part()) is not None and part != _ENDED:
+        while (part := self._read_part()) is not None:
             values, milliseconds, now = msgpack.unpackb(part)
             yield values, milliseconds, now
         self._file.truncate()
@@ -97,23 +95,9 @@ class PartialExport:
         """Keeps what was read under the next keys."""
         self._write_part([msgpack.packb((found.values, found.milliseconds, found.now))])
 
-    def end(self) -> None:
-        """Writes down that all was read and written: what follows is only that the export gets its name."""
-        self._file.seek(0, os.SEEK_END)
-        self._write_part([_ENDED])
-
     def remove(self) -> None:
         """Removes the file."""
-        with suppress(OSError):  # gone, or the folder may not be written to any more
-            self._path.unlink()
-
-    def _has_ended(self) -> bool:
-        at = self._file.tell()
-        size = _PART.size + len(_ENDED)
-        self._file.seek(-min(size, self._file.seek(0, os.SEEK_END)), os.SEEK_END)
-        ended = self._read_part() == _ENDED
-        self._file.seek(at)
-        return ended
+        self._path.unlink(missing_ok=True)
 
     def _read_part(self) -> bytes | None:
         """The next part; None, and the file stands before it, where it is not whole."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -27,12 +27,14 @@ class Draft:
     Attributes:
         path: The name that it will have.
         file: What to write to; it can be read from too.
+        before_naming: Called when all is on the disk and the name is free, just before the file gets it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._name: Path | None = None
         self.file = self._open()
+        self.before_naming: Callable[[], None] = lambda: None
 
     def begin_again(self) -> BinaryIO:
         """Starts over with an empty file; returns what was written so far, to read from and to close."""
@@ -59,6 +61,8 @@ class Draft:
                 os.link(source, self._name.name, dst_dir_fd=folder, follow_symlinks=True)
             if not replace:
                 check_free(self.path)
+            # First, for nobody can tell afterwards whether what is kept there belongs to a file that has been moved.
+            self.before_naming()
             self._name.replace(self.path)
             self._name = None
             os.fsync(folder)  # a name, too, is on the disk only when its folder is
