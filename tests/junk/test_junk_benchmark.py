@@ -43,6 +43,7 @@ PLAUSIBLE: dict[str, Any] = {
     "settings": [FEW],
     "vectorizer": lambda world: [None, world.vectorizer],
     "tell": [None, tell],
+    "read_only": [False, True],
     "texts": [("a", "b")],
     "iterations": [1, 50],
     "scenarios": [("batch", "sizes")],
