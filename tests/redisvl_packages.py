@@ -1,4 +1,4 @@
-"""The real RedisVL packages, the oldest that has an embeddings cache and the one of the extra dev, driven by tests."""
+"""The real RedisVL packages driven by tests: the oldest with an embeddings cache, the first of today's field, today's."""
 
 from __future__ import annotations
 
@@ -19,32 +19,35 @@ import pytest
 
 OLD = "0.6.0"
 """The newest that knows the field ``text`` alone is 0.12; this is the first with an embeddings cache."""
+FIRST_WITH_CONTENT = "0.13.0"
 NEW = "of the extra dev"
-VERSIONS = (OLD, NEW)
+VERSIONS = (OLD, FIRST_WITH_CONTENT, NEW)
+WITH_CONTENT = (FIRST_WITH_CONTENT, NEW)
 
-# Without their dependencies: numpy and the rest are those of the tests, only its redis-py is its own.
-_OLD_PACKAGES = (f"redisvl=={OLD}", "redis==5.2.1")
+# Without their dependencies: numpy and the rest are those of the tests, only their redis-py is their own.
+_REDIS_PY = "redis==5.2.1"
 _PROGRAM = Path(__file__).with_name("redisvl_program.py")
 _INSTALL_SECONDS = 120
 
 
 @cache
-def _old_packages() -> Path:
-    """A folder with the old package, fetched once and kept; a test that cannot get it is skipped."""
-    folder = platformdirs.user_cache_path("embedcache-tests") / f"redisvl-{OLD}"
+def _packages(version: str) -> Path:
+    """A folder with an older package, fetched once and kept; a test that cannot get it is skipped."""
+    folder = platformdirs.user_cache_path("embedcache-tests") / f"redisvl-{version}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent))
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(draft), *_OLD_PACKAGES]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(draft)]
+    command += [f"redisvl=={version}", _REDIS_PY]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
         if done.returncode:
-            pytest.skip(f"RedisVL {OLD} cannot be fetched: {done.stderr.strip().splitlines()[-1:]}")
+            pytest.skip(f"RedisVL {version} cannot be fetched: {done.stderr.strip().splitlines()[-1:]}")
         with contextlib.suppress(FileExistsError, OSError):  # another run was faster
             draft.rename(folder)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"RedisVL {OLD} cannot be fetched within {_INSTALL_SECONDS} s")
+        pytest.skip(f"RedisVL {version} cannot be fetched within {_INSTALL_SECONDS} s")
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
@@ -85,7 +88,7 @@ def _bytes(value: dict[str, Any]) -> Any:
 @contextlib.contextmanager
 def redisvl(which: str, url: str, name: str, ttl: int | None = None) -> Iterator[RedisVL]:
     """RedisVL's cache of that name on a server."""
-    paths = [str(_old_packages())] if which == OLD else []
+    paths = [] if which == NEW else [str(_packages(which))]
     process = subprocess.Popen(
         [sys.executable, str(_PROGRAM), url, name, str(ttl or 0)],
         stdin=subprocess.PIPE,
@@ -97,6 +100,7 @@ def redisvl(which: str, url: str, name: str, ttl: int | None = None) -> Iterator
     try:
         version = json.loads(process.stdout.readline() or "null")
         assert version is not None, "RedisVL did not start; its message is above"
+        assert which in (NEW, version)
         yield RedisVL(process, version)
     finally:
         process.stdin and process.stdin.close()

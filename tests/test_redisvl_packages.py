@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from redisvl_packages import NEW, OLD, VERSIONS, RedisVL, redisvl
+from redisvl_packages import OLD, VERSIONS, WITH_CONTENT, RedisVL, redisvl
 from servers import Server
 
 from embedcache import NEVER, EmbeddingsCache
@@ -140,10 +140,10 @@ def test_redisvl_reads_metadata_that_we_changed(theirs: RedisVL, ours: Embedding
 # ------------------------------------------------------------------------------------------------ bytes
 
 
-@pytest.fixture
-def newer(valkey: Server) -> Iterator[RedisVL]:
-    """The version that knows bytes."""
-    with redisvl(NEW, valkey.url, "c") as cache:
+@pytest.fixture(params=WITH_CONTENT)
+def newer(request: pytest.FixtureRequest, valkey: Server) -> Iterator[RedisVL]:
+    """Each version that knows bytes."""
+    with redisvl(request.param, valkey.url, "c") as cache:
         yield cache
 
 
