@@ -9,9 +9,9 @@ PORT ?= 8501
 # pytest's exit code where ARGS choose tests of the one kind alone. Browsers want the processor for themselves.
 NONE_CHOSEN := 5
 
-.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large test-wheel audit cluster bench-cluster
-.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large audit cluster bench-cluster bench-transfer
-.PHONY: help run test lint format bench bench-core bench-vectorizers bench-peers bench-precision bench-dashboard chaos screenshots browser clean test-large audit cluster bench-cluster docs
+.PHONY: help run test test-large test-wheel cluster lint format docs audit bench bench-core \
+	bench-vectorizers bench-peers bench-dtypes bench-precision bench-scans bench-dashboard bench-cluster \
+	bench-transfer chaos screenshots browser clean
 
 help:
 	@echo "make run    the dashboard on http://$(ADDRESS):$(PORT), with the embedded server;"
@@ -26,7 +26,9 @@ help:
 	@echo "make audit  known vulnerabilities of the packages installed here"
 	@echo "make bench  the cache beside raw redis-py, vectorizers beside their model, then the cache beside RedisVL's"
 	@echo "            and LangChain's; make bench-core, bench-vectorizers and bench-peers take one each"
+	@echo "make bench-dtypes  memory and speed of each dtype"
 	@echo "make bench-precision  what float16 and int8 lose, on 10,000 sentences"
+	@echo "make bench-scans      how fast a cache of a million entries is walked over"
 	@echo "make bench-dashboard  the pages in a browser, on a cache of a million entries"
 	@echo "make chaos  four processes embed while their server is killed, stopped and filled, for five minutes;"
 	@echo "            make chaos ARGS=\"--seconds 60\" for one"
@@ -83,8 +85,14 @@ bench-vectorizers: $(VENV)/.run
 bench-peers: $(VENV)/.bench
 	$(BIN)/python benchmarks/compare.py $(ARGS)
 
+bench-dtypes: $(VENV)/.run
+	$(BIN)/python benchmarks/dtypes.py $(ARGS)
+
 bench-precision: $(VENV)/.run
 	$(BIN)/python benchmarks/precision.py $(ARGS)
+
+bench-scans: $(VENV)/.run
+	$(BIN)/python benchmarks/scans.py $(ARGS)
 
 bench-dashboard: browser
 	$(BIN)/python benchmarks/dashboard.py $(ARGS)

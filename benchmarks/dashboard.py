@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +34,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # the tests know how to run a dashboard and a browser
 
 from browser import dashboard, launch, settle  # noqa: E402 - found by the line above
+from fill import filled  # noqa: E402 - of this folder
 
 CACHE = "embedcache"
 PATIENCE = 120_000
@@ -61,19 +61,6 @@ class Visit:
     settled: float
     frozen: float
     computed: float
-
-
-@contextmanager
-def filled(options: argparse.Namespace) -> Iterator[str]:
-    """The URL of a server that holds the entries."""
-    if options.url:
-        yield options.url
-        return
-    with tempfile.TemporaryDirectory(prefix="embedcache-") as folder:
-        url = f"embedded://{folder}/data"
-        fill = [sys.executable, str(ROOT / "benchmarks" / "fill.py"), "--url", url, "--name", CACHE]
-        subprocess.run([*fill, "--entries", str(options.entries), "--dimension", str(options.dimension)], check=True)
-        yield url
 
 
 @contextmanager
@@ -218,7 +205,11 @@ def main() -> None:
     parser.add_argument("--url", default="")
     parser.add_argument("--soak", type=int, default=0, help="sessions that are opened one after the other for memory")
     options = parser.parse_args()
-    with filled(options) as url, tempfile.TemporaryDirectory() as logs, sync_playwright() as playwright:
+    with (
+        filled(options.url, CACHE, options.entries, options.dimension) as url,
+        tempfile.TemporaryDirectory() as logs,
+        sync_playwright() as playwright,
+    ):
         browser = launch(playwright)
         if options.soak:
             soak(url, Path(logs) / "soak.log", browser, options.soak)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import random
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
@@ -101,23 +103,40 @@ def metadata(number: int) -> dict[str, Any] | None:
     }
 
 
-def main() -> None:
+def fill(url: str | None, name: str, count: int, dimension: int) -> None:
     """Fills the cache, and prints how fast."""
+    started, done = time.monotonic(), 0
+    with EmbeddingsCache(name, redis_url=url, stats=False) as cache:
+        for batch in entries(cache, count, dimension, time.time()):
+            cache.connection.drive(checked_all(*batch))
+            done += len(batch)
+            if done % 100_000 < BATCH or done == count:
+                rate = done / (time.monotonic() - started)
+                print(f"{done:>11,} of {count:,} entries, {rate:,.0f} a second", flush=True)
+        print(f"{time.monotonic() - started:,.1f} s")
+
+
+@contextmanager
+def filled(url: str | None, name: str, count: int, dimension: int) -> Iterator[str]:
+    """The URL of a server that holds the entries: the one given, filled before, or one with a folder of its own."""
+    if url is not None:
+        yield url
+        return
+    with tempfile.TemporaryDirectory(prefix="embedcache-") as folder:
+        started = f"embedded://{folder}/data"
+        fill(started, name, count, dimension)
+        yield started
+
+
+def main() -> None:
+    """Fills a cache as told on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", help="the server's; $EMBEDCACHE_URL, else the embedded server, without it")
     parser.add_argument("--name", default="big")
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--dimension", type=int, default=384)
     options = parser.parse_args()
-    started, done = time.monotonic(), 0
-    with EmbeddingsCache(options.name, redis_url=options.url, stats=False) as cache:
-        for batch in entries(cache, options.entries, options.dimension, time.time()):
-            cache.connection.drive(checked_all(*batch))
-            done += len(batch)
-            if done % 100_000 < BATCH or done == options.entries:
-                rate = done / (time.monotonic() - started)
-                print(f"{done:>11,} of {options.entries:,} entries, {rate:,.0f} a second", flush=True)
-        print(f"{time.monotonic() - started:,.1f} s")
+    fill(options.url, options.name, options.entries, options.dimension)
 
 
 if __name__ == "__main__":

@@ -16,16 +16,27 @@ from benchmarks.simulate import predicted, zipf  # noqa: E402 - found where this
 PAGE = ROOT / "docs" / "scaling.md"
 
 BYTES = {
+    (384, "float64"): 3_312,
     (384, "float32"): 1_776,
     (384, "float16"): 1_008,
-    (384, "int8"): 640,
-    (1_536, "float32"): 6_384,
+    (384, "int8"): 656,
+    (1_536, "float64"): 12_544,
+    (1_536, "float32"): 6_400,
     (1_536, "float16"): 3_312,
-    (1_536, "int8"): 1_793,
+    (1_536, "int8"): 1_792,
 }
-"""Of an entry with a text of 50 characters, by MEMORY USAGE (docs/benchmarks.md)."""
-READ_RATES = {384: 269_000, 1_536: 95_000}
-"""Entries that one process reads from one server with mget_embeddings, per second, float32 (docs/benchmarks.md)."""
+"""Of an entry with a text of 50 characters, by MEMORY USAGE (docs/benchmarks.md, "By dtype")."""
+READ_RATES = {
+    (384, "float64"): 143_000,
+    (384, "float32"): 231_000,
+    (384, "float16"): 144_000,
+    (384, "int8"): 147_000,
+    (1_536, "float64"): 65_000,
+    (1_536, "float32"): 116_000,
+    (1_536, "float16"): 84_000,
+    (1_536, "int8"): 102_000,
+}
+"""Entries that one process reads from one server with mget_embeddings, per second (docs/benchmarks.md, "By dtype")."""
 ENTRIES = {"1 M": 10**6, "100 M": 10**8, "10 G": 10**10}
 GIB = 2**30
 NODE_BYTES = 64 * GIB
@@ -55,7 +66,7 @@ def memory() -> list[str]:
                     words,
                     f"{entries * size / GIB:,.1f}",
                     f"{nodes:,}",
-                    f"{nodes * READ_RATES[dimension] / 1e6:,.1f} M",
+                    f"{nodes * READ_RATES[dimension, dtype] / 1e6:,.1f} M",
                     f"{nodes * NODE_PRICE:,}",
                 )
             )

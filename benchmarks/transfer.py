@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fill import entries
+from fill import fill
 from side_by_side.environment import describe
 
 from embedcache import EmbeddingsCache, transfer
@@ -65,13 +65,6 @@ def work(step: str, url: str, file: Path) -> dict[str, float]:
     return {"entries": done, "seconds": seconds, "processor_seconds": busy, "peak_bytes": peak_bytes()}
 
 
-def fill(url: str, count: int, dimension: int) -> None:
-    """Fills the cache as `fill.py` does."""
-    with EmbeddingsCache(CACHE, redis_url=url, stats=False) as cache:
-        for batch in entries(cache, count, dimension, time.time()):
-            cache.connection.drive(checked_all(*batch))
-
-
 def empty(url: str) -> None:
     """Removes everything from the server."""
     with EmbeddingsCache(CACHE, redis_url=url, stats=False) as cache:
@@ -92,7 +85,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with EmbeddingsCache(CACHE, redis_url=url, stats=False) as held:  # keeps the server running between the processes
         setting = describe(held.connection.client()) | {"entries": options.entries, "dimension": options.dimension}
         setting["packages"] |= {name: version(name) for name in LIBRARIES}
-        fill(url, options.entries, options.dimension)
+        fill(url, CACHE, options.entries, options.dimension)
         print(f"{'':8} {'':14} {'entries/s':>10} {'us each':>8} {'peak MB':>8} {'bytes each':>11}")
         for file_format in options.formats:
             file = folder / f"entries.{file_format}"
