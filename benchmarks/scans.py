@@ -3,8 +3,7 @@
     python benchmarks/scans.py [--entries 1000000] [--dimension 384] [--rounds 3] [--url redis://... --name big]
 
 Starts an embedded server in a folder of its own and fills it (a minute or two for a million entries), unless `--url`
-names one that `fill.py` has filled. No walk reads a vector. While one is at work, a second connection pings the server
-over and over: how long it waited at most is how long the walk holds up everybody else.
+names one that `fill.py` has filled. No walk reads a vector.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import argparse
 import os
 import platform
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -72,29 +70,6 @@ def ignore(done: int, total: int | None) -> None:
     """Nobody looks at the progress."""
 
 
-class Pings:
-    """Pings a server over and over from a thread of its own, for as long as it is open."""
-
-    def __init__(self, url: str) -> None:
-        self.longest = 0.0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._ping, args=(url,))
-
-    def __enter__(self) -> Pings:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _ping(self, url: str) -> None:
-        with closing(RedisConnection(url)) as connection:
-            inspector.ping(connection)  # connects
-            while not self._over.wait(0.001):
-                self.longest = max(self.longest, inspector.ping(connection))
-
-
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -109,25 +84,23 @@ def main() -> None:
         closing(RedisConnection(url)) as connection,
     ):
         print(f"\nPython {platform.python_version()}, medians of {options.rounds}; load {os.getloadavg()[0]:.1f}")
-        print(f"{'':34}{'entries':>10}{'seconds':>9}{'a second':>11}{'goal':>10}{'':9}  {'server held up':>14}")
+        print(f"{'':34}{'entries':>10}{'seconds':>9}{'a second':>11}{'goal':>10}")
         for walk in walks(connection, options.name):
-            show(walk, url, options.rounds)
+            show(walk, options.rounds)
 
 
-def show(walk: Walk, url: str, rounds: int) -> None:
+def show(walk: Walk, rounds: int) -> None:
     """Times a walk and prints its line."""
     seconds: list[float] = []
-    with Pings(url) as pings:
-        for _ in range(rounds):
-            started = time.perf_counter()
-            count = walk.run()
-            seconds.append(time.perf_counter() - started)
+    for _ in range(rounds):
+        started = time.perf_counter()
+        count = walk.run()
+        seconds.append(time.perf_counter() - started)
     rate = count / statistics.median(seconds)
     goal = "" if walk.goal is None else f"{walk.goal:,}"
     verdict = "" if walk.goal is None else "reached" if rate >= walk.goal else "MISSED"
     print(
-        f"{walk.name:34}{count:10,}{statistics.median(seconds):9.2f}{rate:11,.0f}{goal:>10}  {verdict:7}"
-        f"  {pings.longest * 1000:11.1f} ms",
+        f"{walk.name:34}{count:10,}{statistics.median(seconds):9.2f}{rate:11,.0f}{goal:>10}  {verdict}",
         flush=True,
     )
 
