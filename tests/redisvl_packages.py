@@ -1,4 +1,4 @@
-"""The real RedisVL packages driven by tests: the oldest with an embeddings cache, the first of today's field, today's."""
+"""The real RedisVL packages driven by tests: the first with an embeddings cache, the first with `content`, today's."""
 
 from __future__ import annotations
 
