@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from time import monotonic, perf_counter_ns
 from types import GeneratorType
-from typing import Final, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +25,10 @@ from embedcache.errors import InvalidInputError
 from embedcache.keyspace import Keyspace, check_batch, check_dimension, check_keys, encode_texts
 from embedcache.matrices import stack
 from embedcache.near import NearCache, near_caches
-from embedcache.operations import Command, Operation, Read, ServerAbilities, chunks, run_script
+from embedcache.operations import NO_TTL, Command, Operation, Read, ServerAbilities, chunks, remaining_milliseconds
 from embedcache.packed_layout import PACKED
-from embedcache.scripts import REMAINING_TTLS
 
 R = TypeVar("R")
-
-_NO_TTL: Final = -1  # the server's own codes
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -227,11 +224,8 @@ def _seconds_left(able: ServerAbilities, keys: Sequence[str]) -> Operation[dict[
     """Seconds until each key expires: infinite where it never does, none where it is gone."""
     left: dict[str, float] = {}
     for chunk in chunks(keys):
-        replies = yield from run_script(able, REMAINING_TTLS, chunk)
-        if replies is None:
-            replies = yield from operations.checked_all(*(("PTTL", key) for key in chunk))
-        for key, milliseconds in zip(chunk, replies, strict=True):
-            left[key] = float("inf") if milliseconds == _NO_TTL else max(milliseconds, 0) / 1_000
+        for key, milliseconds in zip(chunk, (yield from remaining_milliseconds(able, chunk)), strict=True):
+            left[key] = float("inf") if milliseconds == NO_TTL else max(milliseconds, 0) / 1_000
     return left
 
 

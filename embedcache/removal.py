@@ -28,7 +28,16 @@ from embedcache.index import check_positions
 from embedcache.keyspace import Keyspace
 from embedcache.metadata import pack_metadata
 from embedcache.near_operations import dropping
-from embedcache.operations import CHUNK_BYTES, CHUNK_ENTRIES, Operation, ServerAbilities, checked
+from embedcache.operations import (
+    CHUNK_BYTES,
+    CHUNK_ENTRIES,
+    NO_KEY,
+    NO_TTL,
+    Operation,
+    ServerAbilities,
+    checked,
+    remaining_milliseconds,
+)
 from embedcache.pacing import HALF, STEP_KEYS, Pace
 from embedcache.unchanged import Action, Fate, Kind, Remove, SetTTL
 from embedcache.watched import sender
@@ -191,6 +200,8 @@ class RemovalReport:
             None where that could not be counted.
         seconds: What it took, pauses included.
         recorded: Whether the audit log has all this. If not, it has what was done up to a second before.
+        expiring: Of ``set TTL``, how many of the planned keys expire within that TTL, or never where that was set,
+            counted again in the end. None where that could not be counted, and of the other actions.
     """
 
     action: str
@@ -205,6 +216,7 @@ class RemovalReport:
     remaining: int | None
     seconds: float
     recorded: bool
+    expiring: int | None = None
 
     @property
     def untouched(self) -> int:
@@ -314,6 +326,13 @@ class _Step(NamedTuple):
     skipped: int = 0
 
 
+class _Left(NamedTuple):
+    """What was counted again in the end, as in the report."""
+
+    remaining: int | None = None
+    expiring: int | None = None
+
+
 class _Run:
     """One plan on its way: the sums so far, and everybody who is told of them."""
 
@@ -344,7 +363,7 @@ class _Run:
                 tell(self._looked_at, len(plan))
                 yield
 
-        return self._carry(steps(), lambda: self._count_left(plan), detail)
+        return self._carry(steps(), lambda: self._count_left(plan, action), detail)
 
     def over_cache(self, tell: TellSome) -> RemovalReport:
         check_function("tell", tell)
@@ -358,9 +377,11 @@ class _Run:
                 yield
             self._outbox.counters.cleared()
 
-        return self._carry(steps(), lambda: sum(map(len, self._scan())), {})
+        return self._carry(steps(), lambda: _Left(sum(map(len, self._scan()))), {})
 
-    def _carry(self, steps: Iterable[None], count_left: Callable[[], int], detail: Mapping[str, Any]) -> RemovalReport:
+    def _carry(
+        self, steps: Iterable[None], count_left: Callable[[], _Left], detail: Mapping[str, Any]
+    ) -> RemovalReport:
         self._detail = dict(detail)
         self._record = audit.record(
             self._connection, self._space.name, self._actor, self._action, detail=self._detail | {"outcome": "running"}
@@ -420,9 +441,17 @@ class _Run:
             yield [name for name in names if self._space.owns(name)]
             cursor = int(following) or None
 
-    def _count_left(self, plan: RemovalPlan) -> int:
+    def _count_left(self, plan: RemovalPlan, action: Action) -> _Left:
         parts = (plan.keys(slice(start, start + CHUNK_ENTRIES)) for start in range(0, len(plan), CHUNK_ENTRIES))
-        return sum(int(self._drive(checked(("EXISTS", *keys)))) for keys in parts)
+        if isinstance(action, Remove):
+            return _Left(sum(int(self._drive(checked(("EXISTS", *keys)))) for keys in parts))
+        there = expiring = 0
+        for keys in parts:
+            found = np.array(self._drive(remaining_milliseconds(self._able, keys)), np.int64)
+            there += int((found != NO_KEY).sum())
+            fits = found == NO_TTL if action.seconds is None else (found >= 0) & (found <= 1000 * action.seconds)
+            expiring += int(fits.sum())
+        return _Left(there, expiring)
 
     def _drive(self, operation: Operation[Any]) -> Any:
         with self._pace.step(), closing(dropping(self._space.name, operation)) as written:
@@ -462,13 +491,14 @@ class _Run:
         self._record = audit.amend(self._connection, self._record, count=count, size=size, detail=detail)
         self._amended = time.monotonic()
 
-    def _ended(self, outcome: Outcome, count_left: Callable[[], int]) -> RemovalReport:
-        remaining: int | None = None
+    def _ended(self, outcome: Outcome, count_left: Callable[[], _Left]) -> RemovalReport:
+        left = _Left()
         recorded = False
         try:
             self._outbox.try_to_flush()
-            remaining = count_left()
-            self._amend(outcome, remaining=remaining, seconds=time.monotonic() - self._started)
+            left = count_left()
+            counted = {name: number for name, number in left._asdict().items() if number is not None}
+            self._amend(outcome, **counted, seconds=time.monotonic() - self._started)
             recorded = True
         except EmbedcacheError:
             # What ended the work may end this, too: the report then says that it is not counted, or not on record.
@@ -480,7 +510,8 @@ class _Run:
             outcome=outcome,
             planned=self._detail.get("planned", self._looked_at),
             **self._sums,
-            remaining=remaining,
+            remaining=left.remaining,
+            expiring=left.expiring,
             seconds=time.monotonic() - self._started,
             recorded=recorded,
         )

@@ -164,10 +164,17 @@ def _show_cache(index: EntryIndex) -> None:
         frame = stocktaking.leaving_frame(index.expiry_forecast())
         said = f"Entries by when they expire. {stocktaking.in_words(frame)}"
         _draw(stocktaking.by_leaving(frame, session.theme()), "leaving", said)
-    st.subheader("By model", anchor=False)
     models = stocktaking.models_frame(index.by_model())
-    if len(models):
-        _draw(stocktaking.by_model(models, session.theme()), "models", "Entries of each model, and their memory")
+    counted, weighed = st.columns(2)
+    with counted:
+        st.subheader("Entries by model", anchor=False)
+        if len(models):
+            _draw(stocktaking.entries_by_model(models, session.theme()), "models", "Entries of each model")
+    with weighed:
+        st.subheader("Memory by model", anchor=False)
+        if len(models):
+            said = "About how much memory the entries of each model take"
+            _draw(stocktaking.memory_by_model(models, session.theme()), "models_memory", said)
     _show_links()
     if index.unreadable:
         values = wording.counted(index.unreadable, "value")
@@ -199,8 +206,11 @@ def _show_outline() -> DeltaGenerator:
     with leaving:
         st.subheader("When they leave", anchor=False)
         st.skeleton(height=stocktaking.SPANS_PIXELS)
-    st.subheader("By model", anchor=False)
-    st.skeleton(height=_models_pixels())
+    counted, weighed = st.columns(2)
+    for place, title in ((counted, "Entries by model"), (weighed, "Memory by model")):
+        with place:
+            st.subheader(title, anchor=False)
+            st.skeleton(height=_models_pixels())
     _show_links()
     return progress
 

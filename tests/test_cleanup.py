@@ -276,6 +276,7 @@ def test_a_ttl_is_set_on_all_that_match(cache: EmbeddingsCache) -> None:
     app.number_input(key="cleanup_ttl_seconds").set_value(7_200)
     confirm(plan(app), "Set a TTL of 2 h on 4 entries")
     assert "Set the TTL of 4 entries" in app.success[0].value
+    assert "Counted again: the 4 entries of the plan that are there all have the new TTL." in words(app)
     assert {cache.remaining_ttl(key) // 100 for key in keys} <= {71, 72}
 
 

@@ -173,6 +173,7 @@ def test_what_was_removed_is_restored(cache: EmbeddingsCache, home: Path) -> Non
     cache.mdrop_by_keys(keys[:20])
     restored = restore(cache, path)
     assert (restored.outcome, restored.report.restored, restored.report.skipped_existing) == ("done", 20, 10)
+    assert restored.entries == 30
     after = [cache.get_by_key(key) for key in keys]
     assert [(entry["text"], entry["metadata"], entry["inserted_at"]) for entry in after] == [
         (entry["text"], entry["metadata"], entry["inserted_at"]) for entry in before

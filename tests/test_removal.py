@@ -226,6 +226,7 @@ def test_entries_are_given_a_ttl_of_their_own(
     report = removal.set_ttl(connection, plan, ttl, ignore, "ada", pace=UNPACED)
     assert counts(report) == {"changed": 296, "kept_newer": 1, "gone": 1}
     assert (report.action, report.remaining) == ("set TTL", 297)
+    assert report.expiring == (297 if ttl is None else 296)  # "text 0" never expires, since it was written anew
     assert {entry["ttl"] for entry in cache.mget_by_keys(keys[2:298])} == {ttl}
     for key in (keys[2], keys[297]):
         seconds = server.raw.ttl(key)
@@ -241,6 +242,7 @@ def test_an_unreadable_value_has_no_ttl_to_set(
     server.raw.set(keys[0], "x")
     report = removal.set_ttl(connection, plan_of(connection, [], unreadable=keys), 50, ignore, "ada")
     assert counts(report) == {"skipped": 1}
+    assert (report.remaining, report.expiring) == (1, 0)
     assert (server.raw.get(keys[0]), server.raw.ttl(keys[0])) == (b"x", -1)
 
 

@@ -121,13 +121,16 @@ def test_no_models() -> None:
 
 def test_the_bars_of_models_have_units_and_inert_names() -> None:
     frame = stocktaking.models_frame([ModelTotals(HOSTILE, 9, 90, 2**20), ModelTotals("b", 3, 30, None)])
-    figure = stocktaking.by_model(frame, "light")
-    assert list(figure.data[0].x) == [9, 3]
-    assert figure.layout.xaxis.title.text.startswith("entries")
-    written = figure.to_json().replace("\\u003c", "<")
-    assert "<script" not in written
-    assert "9, 1.0 MiB" in written
-    assert figure.layout.height == stocktaking.by_model_pixels(2)
+    counted, weighed = stocktaking.entries_by_model(frame, "light"), stocktaking.memory_by_model(frame, "light")
+    assert list(counted.data[0].x) == [9, 3]
+    assert list(weighed.data[0].x) == [1, 30 / 2**20]
+    assert [figure.layout.xaxis.title.text for figure in (counted, weighed)] == ["entries", "memory (MiB)"]
+    for figure in (counted, weighed):
+        assert "<script" not in figure.to_json().replace("\\u003c", "<")
+        assert figure.data[0].customdata[0][1:].tolist() == ["9", "75.0%", "1.0 MiB", "1,048,576", "99.9%"]
+        assert figure.layout.height == stocktaking.by_model_pixels(2)
+    assert [note.text for note in counted.layout.annotations][1::2] == ["<b>9</b>", "<b>3</b>"]
+    assert [note.text for note in weighed.layout.annotations][1::2] == ["<b>1.0 MiB</b>", "<b>30 B</b>"]
     assert stocktaking.by_model_pixels(0) == stocktaking.by_model_pixels(1)
     assert stocktaking.by_model_pixels(500) == stocktaking.by_model_pixels(8)
 

@@ -25,11 +25,11 @@ from embedcache.errors import InvalidInputError, ReadOnlyError, ServerReplyError
 from embedcache.inspector import server_info
 from embedcache.keyspace import Keyspace, check_keys
 from embedcache.near_operations import dropping
-from embedcache.operations import CHUNK_ENTRIES, ServerAbilities
+from embedcache.operations import CHUNK_ENTRIES, NO_KEY, ServerAbilities
 from embedcache.transfer.batches import begun, resumed
 from embedcache.transfer.columns import EntryColumns, PackedEntries, pack_columns
 from embedcache.transfer.footer import NOT_AN_EXPORT, Footer, Tally
-from embedcache.transfer.operations import NO_KEY, FoundValues, OnConflict, write_entries
+from embedcache.transfer.operations import FoundValues, OnConflict, write_entries
 from embedcache.transfer.reading_ahead import reading_ahead
 from embedcache.transfer.whole_files import BUFFER_BYTES, Draft, whole_file, writing
 

@@ -9,31 +9,17 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from embedcache.entry_layout import LayoutName
 from embedcache.errors import ServerReplyError
-from embedcache.operations import Command, Operation, ServerAbilities, checked_all, run_script
+from embedcache.operations import NO_KEY, Command, Operation, ServerAbilities, checked_all, remaining_milliseconds
 from embedcache.redisvl_format import seconds
 from embedcache.scanning import heads
-from embedcache.scripts import EachKey, Script
 from embedcache.transfer import hashes
 from embedcache.transfer.columns import PackedEntries
 
 OnConflict: TypeAlias = hashes.OnConflict
-
-NO_KEY: Final = -2  # the server's own code
-
-_READ_TTLS: Final = Script(
-    """
-local left = {}
-for i = 1, #KEYS do left[i] = redis.call('PTTL', KEYS[i]) end
-return left
-""",
-    reads_only=True,
-    each_key=EachKey(),
-)
-"""KEYS: any. Returns what PTTL says of each. A thousand commands for it cost four times what reading values does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +44,7 @@ def read_values(able: ServerAbilities, keys: Sequence[str]) -> Operation[FoundVa
     values, now = yield [("MGET", *keys), ("TIME",)]
     if isinstance(values, ServerReplyError):
         raise values
-    milliseconds = yield from run_script(able, _READ_TTLS, keys)
-    if milliseconds is None:
-        milliseconds = yield from checked_all(*[("PTTL", key) for key in keys])
+    milliseconds = yield from remaining_milliseconds(able, keys)
     # What is no string, MGET calls none. And a value may expire between the two.
     unknown = [at for at, value in enumerate(values) if value is None and milliseconds[at] != NO_KEY]
     if unknown:

@@ -186,8 +186,7 @@ def _show_removed(ended: Outcome) -> None:
 
 def _details(report: RemovalReport) -> list[str]:
     said = []
-    if report.action != "set TTL":
-        said.append(_counted_again(report))
+    said.append(_counted_again(report))
     for number, words in (
         (report.kept_newer, "left alone, because they were written anew since the plan"),
         (report.gone, "gone already"),
@@ -203,10 +202,23 @@ def _counted_again(report: RemovalReport) -> str:
     """What is left by the server's own word, after all was done."""
     if report.remaining is None:
         return "What is left could not be counted."
+    if report.expiring is not None:
+        return _ttl_counted_again(report.expiring, report.remaining)
     left = wording.count(report.remaining)
     if report.action == "clear":
         return f"Counted again: the cache has {left if report.remaining else 'no'} entries."
     return f"Counted again: {left if report.remaining else 'none'} of the plan's keys are there."
+
+
+def _ttl_counted_again(having: int, there: int) -> str:
+    if not there:
+        return "Counted again: none of the plan's keys are there."
+    entries = wording.counted(there, "entry", "entries")
+    if having == there:
+        return (
+            f"Counted again: the {entries} of the plan that {'are' if there > 1 else 'is'} there all have the new TTL."
+        )
+    return f"Counted again: {wording.count(having)} of the plan's {entries} that are there have the new TTL."
 
 
 def _origins(ended: Outcome) -> list[str]:
@@ -237,6 +249,10 @@ def _show_restored(ended: Restored) -> None:
                 details.append(f"{wording.counted(number, 'entry', 'entries')} of the file left out: {why}.")
     if ended.error is not None:
         widgets.show_error(ended.error)
+    if ended.entries is None:
+        details.append("What is in the cache now was not counted.")
+    else:
+        details.append(f"Counted again: the cache has {wording.counted(ended.entries, 'entry', 'entries')}.")
     details.append("It is in the audit log." if ended.recorded else "The audit log does not have how it ended.")
     st.markdown(_as_list(details))
 

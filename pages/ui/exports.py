@@ -19,10 +19,12 @@ import platformdirs
 from embedcache import audit, transfer
 from embedcache.connection import RedisConnection
 from embedcache.errors import EmbedcacheError
+from embedcache.keyspace import Keyspace
 from embedcache.removal import RemovalPlan
 from embedcache.transfer import ExportReport, FileFormat, RestoreReport
 from embedcache.transfer.operations import OnConflict
 from embedcache.transfer.whole_files import whole_file, writing
+from embedcache.walking import find_digests
 from pages.ui.jobs import JobCancelledError, Progress
 
 SUFFIXES: Final[dict[FileFormat, str]] = {"parquet": ".parquet", "jsonl": ".jsonl"}
@@ -190,6 +192,7 @@ class Restored:
         report: What was done; None where it ended half-way.
         error: What ended it half-way, or None.
         recorded: Whether the audit log has all this.
+        entries: How many the cache has, counted again in the end; None where that could not be counted.
     """
 
     cache_name: str
@@ -198,6 +201,7 @@ class Restored:
     report: RestoreReport | None
     error: EmbedcacheError | None
     recorded: bool
+    entries: int | None
 
 
 def restore(
@@ -237,8 +241,19 @@ def restore(
     detail |= {"rows": rows, "outcome": outcome}
     if report is not None:
         detail |= {"left": report.skipped_existing, "expired": report.expired}
+    entries = _entries_in(connection, cache_name, progress)
+    if entries is not None:
+        detail["entries"] = entries
     recorded = _amended(connection, known, restored, detail)
-    return Restored(cache_name, outcome, rows, report, error, recorded)
+    return Restored(cache_name, outcome, rows, report, error, recorded, entries)
+
+
+def _entries_in(connection: RedisConnection, cache_name: str, progress: Progress) -> int | None:
+    """How many keys the cache has now; None where the server does not tell, or somebody does not wait for it."""
+    with suppress(EmbedcacheError, JobCancelledError):
+        found = find_digests(Keyspace(cache_name), lambda done, total: progress.tell(done, total, "counting again"))
+        return len(connection.drive(found))
+    return None
 
 
 def _keep_on(path: Path) -> None:

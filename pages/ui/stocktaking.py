@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +13,7 @@ import plotly.graph_objects as go
 
 from embedcache.index import DAY, HOUR, WEEK, EntryIndex, ExpiryForecast, ModelTotals, Share
 from pages.ui import charts
-from pages.ui.wording import chart_text, count, counted, one_line, share, size
+from pages.ui.wording import chart_text, count, counted, one_line, share, size, size_unit
 
 DAYS: Final = 30
 """How far back the sparklines of entries and memory go."""
@@ -27,6 +28,8 @@ _LEAVING: Final = {
     "unknown": "not told",
 }
 _MOST_MODELS: Final = 8
+_MODEL_CHARACTERS: Final = 36
+"""Of a model's name over its bar: what fits beside the number in half a column."""
 SPANS_PIXELS: Final = 240
 """Height of the figures of `spans`."""
 
@@ -74,38 +77,56 @@ def models_frame(models: Sequence[ModelTotals]) -> pd.DataFrame:
 
 
 def by_model_pixels(models: int) -> int:
-    """Height of the figure of `by_model` for a cache of so many models."""
+    """Height of each figure of models for a cache of so many models."""
     return charts.under_names_pixels(min(max(models, 1), _MOST_MODELS))
 
 
-def by_model(frame: pd.DataFrame, theme: str | None = None) -> go.Figure:
-    """Bars of ``entries`` by model (of `models_frame`), with about what each costs in memory beside its name."""
-    names = [chart_text(name) for name in frame["model"]]
-    notes = [
-        f"{count(int(entries))}, {size(int(memory))}"
-        for entries, memory in zip(frame["entries"], frame["memory"], strict=True)
-    ]
-    figure = go.Figure(
+def entries_by_model(frame: pd.DataFrame, theme: str | None = None) -> go.Figure:
+    """Bars of ``entries`` by model (of `models_frame`), with how many there are beside its name."""
+    most = max(1, int(frame["entries"].max()))
+    notes = [count(int(entries)) for entries in frame["entries"]]
+    return charts.under_names(_model_bars(frame, frame["entries"]), _names(frame), notes, "entries", most, theme)
+
+
+def memory_by_model(frame: pd.DataFrame, theme: str | None = None) -> go.Figure:
+    """Bars of about how much ``memory`` each model takes (of `models_frame`), with how much beside its name."""
+    unit, unit_bytes = size_unit(int(frame["memory"].max()))
+    amounts = frame["memory"] / unit_bytes
+    notes = [size(int(memory)) for memory in frame["memory"]]
+    figure = _model_bars(frame, amounts)
+    figure = charts.under_names(
+        figure, _names(frame), notes, f"memory ({unit})", max(1, math.ceil(amounts.max())), theme
+    )
+    return figure.update_xaxes(tickformat=",~g", dtick=None)
+
+
+def _names(frame: pd.DataFrame) -> list[str]:
+    return [chart_text(name, _MODEL_CHARACTERS) for name in frame["model"]]
+
+
+def _model_bars(frame: pd.DataFrame, lengths: pd.Series) -> go.Figure:
+    """Bars of these lengths, one for each row; the hover has all of it, and the model's whole name."""
+    return go.Figure(
         go.Bar(
-            x=frame["entries"],
+            x=lengths,
             y=list(range(len(frame))),
             orientation="h",
             width=0.36,
             marker={"color": charts.BLUE, "cornerradius": 4},
             customdata=np.column_stack(
                 [
-                    names,
+                    [chart_text(name) for name in frame["model"]],
+                    [count(int(entries)) for entries in frame["entries"]],
                     [share(part) for part in frame["entries_share"]],
                     [size(int(memory)) for memory in frame["memory"]],
+                    [count(int(memory)) for memory in frame["memory"]],
                     [share(part) for part in frame["memory_share"]],
                 ]
             ),
-            hovertemplate="%{customdata[0]}<br>%{x:,} entries, %{customdata[1]} of all"
-            "<br>about %{customdata[2]} of memory, %{customdata[3]} of all<extra></extra>",
+            hovertemplate="%{customdata[0]}<br>%{customdata[1]} entries, %{customdata[2]} of all"
+            "<br>about %{customdata[3]} of memory (%{customdata[4]} bytes), %{customdata[5]} of all<extra></extra>",
         )
     )
-    unit = "entries; on the right, about how much memory too"
-    return charts.under_names(figure, names, notes, unit, max(1, int(frame["entries"].max())), theme)
 
 
 def ages_frame(index: EntryIndex) -> pd.DataFrame:

@@ -48,10 +48,16 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 def size(number: int) -> str:
     """Bytes as people say them: 412 B, 18.4 MiB."""
-    amount, unit = float(number), 0
-    while amount >= 1024 and unit < len(_SIZE_UNITS) - 1:  # noqa: PLR2004 - what KiB means
-        amount, unit = amount / 1024, unit + 1
-    return f"{number:,} B" if unit == 0 else f"{amount:,.1f} {_SIZE_UNITS[unit]}"
+    unit, unit_bytes = size_unit(number)
+    return f"{number:,} B" if unit_bytes == 1 else f"{number / unit_bytes:,.1f} {unit}"
+
+
+def size_unit(number: int) -> tuple[str, int]:
+    """The unit in which people say so many bytes, and how many bytes it is: ("MiB", 1,048,576)."""
+    power = 0
+    while number >= 1024 ** (power + 1) and power < len(_SIZE_UNITS) - 1:
+        power += 1
+    return _SIZE_UNITS[power], 1024**power
 
 
 def share(part: float) -> str:
