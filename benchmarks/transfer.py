@@ -1,11 +1,12 @@
 """How fast entries are exported and restored, and what memory the process takes that does it.
 
-    python benchmarks/transfer.py [--entries 100000] [--dimension 384] [--formats parquet jsonl]
+    python benchmarks/transfer.py [--entries 100000] [--dimension 384] [--formats parquet jsonl] [--processes 1 2]
 
 Fills a private embedded server with the entries of `fill.py`. For each format, three processes follow one another: one
 exports all entries, one restores them to the emptied server, one restores them again, where all are there already and
-are skipped. What a process imports is not timed. Memory is the most that the whole process took, its imports included.
-The figures are printed, and written to `benchmarks/results/transfer.json` together with what they were taken on.
+are skipped. What a process imports is not timed. Memory is the most that the whole process took, its imports included;
+where other processes work for it, so many times the most that one of them took is added, while their processor time is
+not. The figures are printed, and written to `benchmarks/results/transfer.json` together with what they were taken on.
 """
 
 from __future__ import annotations
@@ -50,19 +51,26 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def work(step: str, url: str, file: Path) -> dict[str, float]:
+def work(step: str, url: str, file: Path, processes: int) -> dict[str, float]:
     """Does one step in this process; returns its entries, seconds, processor seconds and peak of memory."""
     with EmbeddingsCache(CACHE, redis_url=url, stats=False) as cache:
         cache.connection.drive(checked_all(("PING",)))
         import_module(f"embedcache.transfer.{file.suffix[1:]}")
         started, busy = time.monotonic(), time.process_time()
         if step == "export":
-            done = transfer.export_entries(cache.connection, CACHE, file, file_format=file.suffix[1:]).entries
+            exported = transfer.export_entries(
+                cache.connection, CACHE, file, file_format=file.suffix[1:], processes=processes
+            )
+            done = exported.entries
         else:
-            report = transfer.restore_entries(cache.connection, CACHE, file)
+            report = transfer.restore_entries(cache.connection, CACHE, file, processes=processes)
             done = report.restored + report.skipped_existing
         seconds, busy = time.monotonic() - started, time.process_time() - busy
-    return {"entries": done, "seconds": seconds, "processor_seconds": busy, "peak_bytes": peak_bytes()}
+    taken = peak_bytes()
+    if processes > 1:
+        most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        taken += processes * (most if sys.platform == "darwin" else most * 1024)
+    return {"entries": done, "seconds": seconds, "processor_seconds": busy, "peak_bytes": taken}
 
 
 def empty(url: str) -> None:
@@ -71,9 +79,10 @@ def empty(url: str) -> None:
         cache.connection.drive(checked_all(("FLUSHALL", "SYNC")))
 
 
-def in_a_process(step: str, url: str, file: Path) -> dict[str, float]:
+def in_a_process(step: str, url: str, file: Path, processes: int) -> dict[str, float]:
     """`work`, in a process of its own."""
     command = [sys.executable, __file__, "--step", step, "--url", url, "--file", str(file)]
+    command += ["--processes", str(processes)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     return dict(json.loads(done.stdout))
 
@@ -86,17 +95,18 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         setting = describe(held.connection.client()) | {"entries": options.entries, "dimension": options.dimension}
         setting["packages"] |= {name: version(name) for name in LIBRARIES}
         fill(url, CACHE, options.entries, options.dimension)
-        print(f"{'':8} {'':14} {'entries/s':>10} {'us each':>8} {'peak MB':>8} {'bytes each':>11}")
+        print(f"{'':8} {'':14} {'processes':>9} {'entries/s':>10} {'us each':>8} {'peak MB':>8} {'bytes each':>11}")
         for file_format in options.formats:
             file = folder / f"entries.{file_format}"
-            for step in STEPS:
-                if step == "restore":
-                    empty(url)
-                row = {"format": file_format, "step": step, **in_a_process(step, url, file)}
-                row["file_bytes"] = file.stat().st_size
-                rows.append(row)
-                print(line(row), flush=True)
-            file.unlink()
+            for processes in options.processes:
+                for step in STEPS:
+                    if step == "restore":
+                        empty(url)
+                    done = in_a_process(step, url, file, processes)
+                    rows.append({"format": file_format, "step": step, "processes": processes, **done})
+                    rows[-1]["file_bytes"] = file.stat().st_size
+                    print(line(rows[-1]), flush=True)
+                file.unlink()
     return {"environment": setting, "steps": rows}
 
 
@@ -109,8 +119,8 @@ def line(row: dict[str, Any]) -> str:
         *(["more memory than the goal"] if row["peak_bytes"] >= GOAL_BYTES else []),
     ]
     return (
-        f"{row['format']:8} {row['step']:14} {rate:10,.0f} {each:8.1f} {row['peak_bytes'] / 1e6:8,.0f}"
-        f" {row['file_bytes'] / count:11,.0f}  {', '.join(missed)}"
+        f"{row['format']:8} {row['step']:14} {row['processes']:9} {rate:10,.0f} {each:8.1f}"
+        f" {row['peak_bytes'] / 1e6:8,.0f} {row['file_bytes'] / count:11,.0f}  {', '.join(missed)}"
     )
 
 
@@ -120,13 +130,14 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
+    parser.add_argument("--processes", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures are written")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
-        print(json.dumps(work(options.step, options.url, options.file)))
+        print(json.dumps(work(options.step, options.url, options.file, *options.processes)))
         return
     with tempfile.TemporaryDirectory(prefix="embedcache-") as folder:
         results = measure(options, Path(folder))

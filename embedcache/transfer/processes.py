@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from embedcache.connection import RedisConnection
 
 MAX_PROCESSES: Final = 64
-PER_WORKER: Final = 2
-"""Batches given to one at a time: the next one waits in its pipe while it works."""
 
+_PER_WORKER: Final = 2
+"""Batches given to one at a time: the next one waits in its pipe while it works."""
+_PIPE_BYTES: Final = 1024 * 1024
+"""The most that Linux allows everybody. Its usual 64 KiB have the two sides wait for each other 80 times a batch."""
 _WORKER: Final = "embedcache.transfer.worker"
 
 
@@ -38,8 +40,8 @@ class Message(NamedTuple):
 
 def write_message(stream: BinaryIO, message: Message) -> None:
     """Sends one."""
-    line = json.dumps(message.header | {"bytes": len(message.data)}).encode()
-    stream.write(line + b"\n" + message.data)
+    stream.write(json.dumps(message.header | {"bytes": len(message.data)}).encode() + b"\n")
+    stream.write(message.data)
     stream.flush()
 
 
@@ -90,6 +92,7 @@ class Workers:
                         stdout=subprocess.PIPE,
                         env=environment(OPENBLAS_NUM_THREADS="1"),
                         start_new_session=True,  # a Ctrl+C at the terminal is for the parent
+                        pipesize=_PIPE_BYTES,
                     )
                 )
                 stack.callback(self._end, process)
@@ -111,7 +114,7 @@ class Workers:
         asked: deque[subprocess.Popen[bytes]] = deque()
         for number, request in enumerate(requests):
             process = self._processes[number % len(self._processes)]
-            if len(asked) == PER_WORKER * len(self._processes):
+            if len(asked) == _PER_WORKER * len(self._processes):
                 yield from self._heard(asked)
             self._send(process, request)
             asked.append(process)
