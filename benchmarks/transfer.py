@@ -5,8 +5,8 @@
 Fills a private embedded server with the entries of `fill.py`. For each format, three processes follow one another: one
 exports all entries, one restores them to the emptied server, one restores them again, where all are there already and
 are skipped. What a process imports is not timed. Memory is the most that the whole process took, its imports included;
-where other processes work for it, so many times the most that one of them took is added, while their processor time is
-not. The figures are printed, and written to `benchmarks/results/transfer.json` together with what they were taken on.
+of the processes that work for it, the most that each took is added, while their processor time is not. The figures are
+printed, and written to `benchmarks/results/transfer.json` together with what they were taken on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -38,17 +39,34 @@ LIBRARIES = ("pyarrow", "orjson")
 STEPS = ("export", "restore", "restore again")
 
 
-def peak_bytes() -> int:
-    """The most memory that this process has taken.
+class Peak:
+    """The most memory that this process has taken, and those that work for it, each at its own worst moment.
 
-    Linux's own number of it: what `getrusage` says there includes the process that started this one.
+    Linux's own number of it where there is one: what `getrusage` says includes the process that started this one.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+
+    def __init__(self) -> None:
+        self._children: dict[str, int] = {}
+
+    def look(self, _done: int, _total: int | None) -> None:
+        """Looks at those that work for this one, while they are there."""
+        for task in Path("/proc/self/task").glob("*/children"):
+            for child in task.read_text().split():
+                with suppress(OSError, StopIteration):  # it has ended in between
+                    self._children[child] = high_water(child)
+
+    def bytes(self) -> int:
+        """All of it together."""
+        if Path("/proc/self/status").exists():
+            return high_water("self") + sum(self._children.values())
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def high_water(process: str) -> int:
+    """The most bytes that a process has had in memory; Linux only."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 def work(step: str, url: str, file: Path, processes: int) -> dict[str, float]:
@@ -56,21 +74,18 @@ def work(step: str, url: str, file: Path, processes: int) -> dict[str, float]:
     with EmbeddingsCache(CACHE, redis_url=url, stats=False) as cache:
         cache.connection.drive(checked_all(("PING",)))
         import_module(f"embedcache.transfer.{file.suffix[1:]}")
+        peak = Peak()
         started, busy = time.monotonic(), time.process_time()
         if step == "export":
             exported = transfer.export_entries(
-                cache.connection, CACHE, file, file_format=file.suffix[1:], processes=processes
+                cache.connection, CACHE, file, None, peak.look, file_format=file.suffix[1:], processes=processes
             )
             done = exported.entries
         else:
-            report = transfer.restore_entries(cache.connection, CACHE, file, processes=processes)
+            report = transfer.restore_entries(cache.connection, CACHE, file, peak.look, processes=processes)
             done = report.restored + report.skipped_existing
         seconds, busy = time.monotonic() - started, time.process_time() - busy
-    taken = peak_bytes()
-    if processes > 1:
-        most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        taken += processes * (most if sys.platform == "darwin" else most * 1024)
-    return {"entries": done, "seconds": seconds, "processor_seconds": busy, "peak_bytes": taken}
+    return {"entries": done, "seconds": seconds, "processor_seconds": busy, "peak_bytes": peak.bytes()}
 
 
 def empty(url: str) -> None:

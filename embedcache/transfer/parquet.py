@@ -26,7 +26,7 @@ from embedcache.transfer.whole_files import Draft
 
 _FOOTER_KEY: Final = b"embedcache_export"
 
-_GROUP_ROWS: Final = 10_000
+_GROUP_ROWS: Final = 5_000
 _GROUP_BYTES: Final = 32 * 1024 * 1024
 """A row group is held in memory by who writes it and by who reads it."""
 _BATCH_BYTES: Final = 8 * 1024 * 1024
