@@ -5,8 +5,8 @@
 Fills a private embedded server with the entries of `fill.py`. For each format, three processes follow one another: one
 exports all entries, one restores them to the emptied server, one restores them again, where all are there already and
 are skipped. What a process imports is not timed. Memory is the most that the whole process took, its imports included;
-of the processes that work for it, the most that each took is added, while their processor time is not. The figures are
-printed, and written to `benchmarks/results/transfer.json` together with what they were taken on.
+where others work for it, the most that all of them had at one moment, while only its own processor time is counted. The
+figures are printed, and written to `benchmarks/results/transfer.json` together with what they were taken on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -36,37 +35,50 @@ GOAL_ENTRIES = 50_000
 GOAL_BYTES = 500_000_000
 FORMATS = ("parquet", "jsonl")
 LIBRARIES = ("pyarrow", "orjson")
+LOOK_EVERY = 10
+"""Batches between two looks at how much memory there is."""
 STEPS = ("export", "restore", "restore again")
 
 
 class Peak:
-    """The most memory that this process has taken, and those that work for it, each at its own worst moment.
+    """The most memory that this process has taken, or, where others work for it, that all had at one moment.
 
-    Linux's own number of it where there is one: what `getrusage` says includes the process that started this one.
+    Linux's own numbers where there are such: what `getrusage` says includes the process that started this one.
     """
 
     def __init__(self) -> None:
-        self._children: dict[str, int] = {}
+        self._together = 0
+        self._calls = 0
 
     def look(self, _done: int, _total: int | None) -> None:
-        """Looks at those that work for this one, while they are there."""
-        for task in Path("/proc/self/task").glob("*/children"):
-            for child in task.read_text().split():
-                with suppress(OSError, StopIteration):  # it has ended in between
-                    self._children[child] = high_water(child)
+        """Adds up, every now and then, what all of them have; what they share, libraries say, counts once."""
+        self._calls += 1
+        if self._calls % LOOK_EVERY:
+            return
+        children = [child for task in Path("/proc/self/task").glob("*/children") for child in task.read_text().split()]
+        if children:
+            self._together = max(self._together, sum(share_of(process) for process in ["self", *children]))
 
     def bytes(self) -> int:
-        """All of it together."""
-        if Path("/proc/self/status").exists():
-            return high_water("self") + sum(self._children.values())
+        """It, in bytes."""
+        status = Path("/proc/self/status")
+        if self._together or status.exists():
+            return self._together or kibibytes(status, "VmHWM:")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-def high_water(process: str) -> int:
-    """The most bytes that a process has had in memory; Linux only."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+def share_of(process: str) -> int:
+    """Bytes that a process has in memory, those that it shares with others in part; 0 where it has ended."""
+    try:
+        return kibibytes(Path(f"/proc/{process}/smaps_rollup"), "Pss:")
+    except OSError:
+        return 0
+
+
+def kibibytes(told: Path, name: str) -> int:
+    """The bytes that a line of such a file says."""
+    return 1024 * next(int(line.split()[1]) for line in told.read_text().splitlines() if line.startswith(name))
 
 
 def work(step: str, url: str, file: Path, processes: int) -> dict[str, float]:
