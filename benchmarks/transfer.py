@@ -1,11 +1,12 @@
 """How fast entries are exported and restored, and what memory the process takes that does it.
 
-    python benchmarks/transfer.py [--entries 100000] [--dimension 384] [--formats parquet jsonl]
+    python benchmarks/transfer.py [--entries 100000] [--dimension 384] [--formats parquet jsonl] [--processes 1 2]
 
 Fills a private embedded server with the entries of `fill.py`. For each format, three processes follow one another: one
 exports all entries, one restores them to the emptied server, one restores them again, where all are there already and
-are skipped. What a process imports is not timed. Memory is the most that the whole process took, its imports included.
-The figures are printed, and written to `benchmarks/results/transfer.json` together with what they were taken on.
+are skipped. What a process imports is not timed. Memory is the most that the whole process took, its imports included;
+where others work for it, the most that all of them had at one moment, while only its own processor time is counted. The
+figures are printed, and written to `benchmarks/results/transfer.json` together with what they were taken on.
 """
 
 from __future__ import annotations
@@ -34,35 +35,69 @@ GOAL_ENTRIES = 50_000
 GOAL_BYTES = 500_000_000
 FORMATS = ("parquet", "jsonl")
 LIBRARIES = ("pyarrow", "orjson")
+LOOK_EVERY = 10
+"""Batches between two looks at how much memory there is."""
 STEPS = ("export", "restore", "restore again")
 
 
-def peak_bytes() -> int:
-    """The most memory that this process has taken.
+class Peak:
+    """The most memory that this process has taken, or, where others work for it, that all had at one moment.
 
-    Linux's own number of it: what `getrusage` says there includes the process that started this one.
+    Linux's own numbers where there are such: what `getrusage` says includes the process that started this one.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+
+    def __init__(self) -> None:
+        self._together = 0
+        self._calls = 0
+
+    def look(self, _done: int, _total: int | None) -> None:
+        """Adds up, every now and then, what all of them have; what they share, libraries say, counts once."""
+        self._calls += 1
+        if self._calls % LOOK_EVERY:
+            return
+        children = [child for task in Path("/proc/self/task").glob("*/children") for child in task.read_text().split()]
+        if children:
+            self._together = max(self._together, sum(share_of(process) for process in ["self", *children]))
+
+    def bytes(self) -> int:
+        """It, in bytes."""
+        status = Path("/proc/self/status")
+        if self._together or status.exists():
+            return self._together or kibibytes(status, "VmHWM:")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
-def work(step: str, url: str, file: Path) -> dict[str, float]:
+def share_of(process: str) -> int:
+    """Bytes that a process has in memory, those that it shares with others in part; 0 where it has ended."""
+    try:
+        return kibibytes(Path(f"/proc/{process}/smaps_rollup"), "Pss:")
+    except OSError:
+        return 0
+
+
+def kibibytes(told: Path, name: str) -> int:
+    """The bytes that a line of such a file says."""
+    return 1024 * next(int(line.split()[1]) for line in told.read_text().splitlines() if line.startswith(name))
+
+
+def work(step: str, url: str, file: Path, processes: int) -> dict[str, float]:
     """Does one step in this process; returns its entries, seconds, processor seconds and peak of memory."""
     with EmbeddingsCache(CACHE, redis_url=url, stats=False) as cache:
         cache.connection.drive(checked_all(("PING",)))
         import_module(f"embedcache.transfer.{file.suffix[1:]}")
+        peak = Peak()
         started, busy = time.monotonic(), time.process_time()
         if step == "export":
-            done = transfer.export_entries(cache.connection, CACHE, file, file_format=file.suffix[1:]).entries
+            exported = transfer.export_entries(
+                cache.connection, CACHE, file, None, peak.look, file_format=file.suffix[1:], processes=processes
+            )
+            done = exported.entries
         else:
-            report = transfer.restore_entries(cache.connection, CACHE, file)
+            report = transfer.restore_entries(cache.connection, CACHE, file, peak.look, processes=processes)
             done = report.restored + report.skipped_existing
         seconds, busy = time.monotonic() - started, time.process_time() - busy
-    return {"entries": done, "seconds": seconds, "processor_seconds": busy, "peak_bytes": peak_bytes()}
+    return {"entries": done, "seconds": seconds, "processor_seconds": busy, "peak_bytes": peak.bytes()}
 
 
 def empty(url: str) -> None:
@@ -71,9 +106,10 @@ def empty(url: str) -> None:
         cache.connection.drive(checked_all(("FLUSHALL", "SYNC")))
 
 
-def in_a_process(step: str, url: str, file: Path) -> dict[str, float]:
+def in_a_process(step: str, url: str, file: Path, processes: int) -> dict[str, float]:
     """`work`, in a process of its own."""
     command = [sys.executable, __file__, "--step", step, "--url", url, "--file", str(file)]
+    command += ["--processes", str(processes)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     return dict(json.loads(done.stdout))
 
@@ -86,17 +122,18 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         setting = describe(held.connection.client()) | {"entries": options.entries, "dimension": options.dimension}
         setting["packages"] |= {name: version(name) for name in LIBRARIES}
         fill(url, CACHE, options.entries, options.dimension)
-        print(f"{'':8} {'':14} {'entries/s':>10} {'us each':>8} {'peak MB':>8} {'bytes each':>11}")
+        print(f"{'':8} {'':14} {'processes':>9} {'entries/s':>10} {'us each':>8} {'peak MB':>8} {'bytes each':>11}")
         for file_format in options.formats:
             file = folder / f"entries.{file_format}"
-            for step in STEPS:
-                if step == "restore":
-                    empty(url)
-                row = {"format": file_format, "step": step, **in_a_process(step, url, file)}
-                row["file_bytes"] = file.stat().st_size
-                rows.append(row)
-                print(line(row), flush=True)
-            file.unlink()
+            for processes in options.processes:
+                for step in STEPS:
+                    if step == "restore":
+                        empty(url)
+                    done = in_a_process(step, url, file, processes)
+                    rows.append({"format": file_format, "step": step, "processes": processes, **done})
+                    rows[-1]["file_bytes"] = file.stat().st_size
+                    print(line(rows[-1]), flush=True)
+                file.unlink()
     return {"environment": setting, "steps": rows}
 
 
@@ -109,8 +146,8 @@ def line(row: dict[str, Any]) -> str:
         *(["more memory than the goal"] if row["peak_bytes"] >= GOAL_BYTES else []),
     ]
     return (
-        f"{row['format']:8} {row['step']:14} {rate:10,.0f} {each:8.1f} {row['peak_bytes'] / 1e6:8,.0f}"
-        f" {row['file_bytes'] / count:11,.0f}  {', '.join(missed)}"
+        f"{row['format']:8} {row['step']:14} {row['processes']:9} {rate:10,.0f} {each:8.1f}"
+        f" {row['peak_bytes'] / 1e6:8,.0f} {row['file_bytes'] / count:11,.0f}  {', '.join(missed)}"
     )
 
 
@@ -120,13 +157,14 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
+    parser.add_argument("--processes", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures are written")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
-        print(json.dumps(work(options.step, options.url, options.file)))
+        print(json.dumps(work(options.step, options.url, options.file, *options.processes)))
         return
     with tempfile.TemporaryDirectory(prefix="embedcache-") as folder:
         results = measure(options, Path(folder))

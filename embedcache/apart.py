@@ -28,7 +28,8 @@ from typing import Any, BinaryIO, Final, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from embedcache import errors, walking
+from embedcache import walking
+from embedcache.child_processes import environment, told_error
 from embedcache.connection import RedisConnection
 from embedcache.errors import EmbedcacheError, ServerReplyError
 from embedcache.index import COLUMNS, EntryIndex
@@ -109,7 +110,7 @@ def _walking(url: str, walk: str, name: str, tell: Tell) -> Iterator[tuple[_Line
         [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE,  # unlike in arguments and environment, nobody else can read a password there
         stdout=subprocess.PIPE,
-        env=_environment(),
+        env=environment(OPENBLAS_NUM_THREADS="1"),  # one thread is enough for sums
         start_new_session=True,  # a Ctrl+C at the terminal is for the parent
     ) as process:
         told = cast("BinaryIO", process.stdout)
@@ -138,27 +139,16 @@ def _tell_child(process: _Walker, words: bytes) -> None:
         os.write(cast("BinaryIO", process.stdin).fileno(), words)
 
 
-def _environment() -> dict[str, str]:
-    """Ours, with which the child finds what we found; one thread is enough for sums."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
-
-
 def _wait_for_result(told: BinaryIO, tell: Tell) -> _Line:
     for line in told:
         said: _Line = json.loads(line)
         if "error" in said:
-            raise _error(said["error"], said["message"])
+            kind, message = said["error"], said["message"]
+            raise told_error(kind, message) or RuntimeError(f"{kind}: {message}")
         if "result" in said:
             return cast("_Line", said["result"])
         tell(said["done"], said["total"])
     raise WalkEndedError("the process that looks at the keys was ended, by lack of memory perhaps: look again")
-
-
-def _error(kind: str, message: str) -> Exception:
-    found = getattr(errors, kind, None)
-    if isinstance(found, type) and issubclass(found, EmbedcacheError):
-        return found(message)
-    return RuntimeError(f"{kind}: {message}")
 
 
 def _read_array(told: BinaryIO, dtype: str, shape: list[int]) -> npt.NDArray[Any]:

@@ -6,9 +6,10 @@ shown as it is: an array compares item by item, and an object of somebody else's
 
 from __future__ import annotations
 
+import json
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, SupportsIndex, TypeGuard, TypeVar
 
@@ -173,3 +174,17 @@ def gone_through(name: str, given: Any) -> Iterator[Any]:
         return iter(given)
     except Exception as error:  # whatever others' objects raise
         raise InvalidInputError(f"{name} are several, to be gone through; {type(given).__name__} is not") from error
+
+
+def check_plain(name: str, given: object) -> None:
+    """Checks a dict of strings, numbers, booleans and None, lists and dicts of them, as JSON has them.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
+    if not isinstance(given, Mapping):
+        raise InvalidInputError(f"{name} are a dict, not {type(given).__name__}")
+    try:
+        json.dumps(given)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{name} are plain values, which can be sent to another process: {error}") from error

@@ -28,6 +28,7 @@ from redis.connection import AbstractConnection
 from redis.exceptions import MaxConnectionsError, ResponseError
 from redis.retry import Retry
 
+from embedcache.arguments import check_plain
 from embedcache.breaker import USUAL_POLICY, Breaker, BreakerPolicy, Outage
 from embedcache.client_settings import (
     CACHING_SETTINGS,
@@ -121,13 +122,15 @@ class RedisConnection:
         self._embedded: EmbeddedServer | None = None
         self._embedded_options: tuple[Path | None, str | None] | None = None
         extra = check_settings(settings)
+        self._extra = dict(extra)
+        self._url: str | None = None
         given = client if client is not None else async_client
         if given is not None:
             self._settings = settings_of(given) | extra
             self.address = describe(self._settings) if self._cluster is None else self._cluster.address
             self._guard(breaker)
             return
-        url = url or os.environ.get(URL_VARIABLE) or EMBEDDED_URL
+        self._url = url = url or os.environ.get(URL_VARIABLE) or EMBEDDED_URL
         if scheme_of(url) == "embedded":
             self._embedded_options = parse_embedded(url)
             self._settings = extra
@@ -164,6 +167,19 @@ class RedisConnection:
     def forget_outage(self) -> None:
         """Has the next call ask the server, though it was away a moment ago."""
         self._breaker.forget()
+
+    def recipe(self) -> dict[str, Any]:
+        """The arguments that make the like of this connection in another process, as JSON has them.
+
+        They may hold a password.
+
+        Raises:
+            InvalidInputError: A client was passed in, or a setting is not such a value.
+        """
+        if self._url is None:
+            raise InvalidInputError("other processes cannot use a client that was passed in; pass a URL instead")
+        check_plain("connection settings", self._extra)
+        return {"url": self._url, "settings": self._extra, "read_only": self._read_only}
 
     # ---------------------------------------------------------------------------------------- drivers
 

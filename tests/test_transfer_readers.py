@@ -91,14 +91,16 @@ def test_the_documentations_examples(
     valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = (Path(__file__).parents[1] / "docs" / "transfer.md").read_text()
-    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     fill(valkey)
     with EmbeddingsCache("answers", redis_url=valkey.url) as opened:
         opened.set("a", "m", [1.0, 2.0])
     monkeypatch.setenv("EMBEDCACHE_URL", valkey.url)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(first, names)  # noqa: S102 - it is ours
-    exec(second, names)  # noqa: S102
+    for block in blocks:
+        exec(block, names)  # noqa: S102 - it is ours
     assert capsys.readouterr().out.splitlines() == ["1 0", "{'m': 1}", "1 0"]
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["again.parquet", "answers.parquet"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["again.parquet", "answers.parquet", "many.parquet"]
+    with EmbeddingsCache("copy", redis_url=valkey.url) as opened:
+        assert opened.exists("a", "m")

@@ -15,6 +15,7 @@ from embedcache.connection import RedisConnection
 from embedcache.errors import InvalidInputError
 from embedcache.transfer.convert import convert_entries
 
+Processes = Annotated[int, typer.Option("--processes", "-p", min=1, max=64, help="How many work on it.")]
 File = Annotated[Path, typer.Argument(help="The file.", show_default=False)]
 
 
@@ -28,6 +29,7 @@ def export(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what was read if this is interrupted, and go on from there.")
     ] = False,
+    processes: Processes = 1,
     contains: choosing.Contains = None,
     model: choosing.OfModel = None,
     metadata: choosing.Field = None,
@@ -55,6 +57,7 @@ def export(
                 file_format=file_format or ("jsonl" if lines else "parquet"),
                 replace=replace,
                 resume=resume,
+                processes=processes,
             )
     if json:
         output.show_json(asdict(report))
@@ -78,6 +81,7 @@ def import_(
     check_first: Annotated[
         bool, typer.Option("--check-first", help="Go through the whole file before anything is written.")
     ] = False,
+    processes: Processes = 1,
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
     url: options.Url = None,
@@ -100,7 +104,14 @@ def import_(
         confirm(f"Importing may replace entries of {output.plain(name)}", name, yes=yes)
     with options.opened(url, name) as cache, output.steps("Importing") as tell:
         report = transfer.restore_entries(
-            cache.connection, name, file, tell, on_conflict=on_conflict, layout=layout, check_first=check_first
+            cache.connection,
+            name,
+            file,
+            tell,
+            on_conflict=on_conflict,
+            layout=layout,
+            check_first=check_first,
+            processes=processes,
         )
     if json:
         output.show_json(asdict(report) | {"dry_run": False})

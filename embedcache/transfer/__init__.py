@@ -10,37 +10,42 @@ TTL in one command; begun again, it goes on where it ended, because what is ther
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Literal, NamedTuple, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, get_args
 
-from embedcache.arguments import check_choice, check_function, check_path, check_switch, gone_through, shown
+from embedcache.arguments import check_choice, check_function, check_path, check_switch, gone_through
 from embedcache.entry_layout import LayoutName
 from embedcache.errors import InvalidInputError, ReadOnlyError, ServerReplyError, TransferError
 from embedcache.inspector import server_info
 from embedcache.keyspace import Keyspace, check_keys
-from embedcache.near_operations import dropping
-from embedcache.operations import CHUNK_ENTRIES, NO_KEY, ServerAbilities
-from embedcache.transfer.batches import begun, resumed
-from embedcache.transfer.columns import EntryColumns, PackedEntries, pack_columns
-from embedcache.transfer.footer import NOT_AN_EXPORT, Footer, Tally
-from embedcache.transfer.operations import FoundValues, OnConflict, write_entries
+from embedcache.operations import CHUNK_ENTRIES
+from embedcache.transfer import formats
+from embedcache.transfer.batches import Counts, begun, resumed, shared_out
+from embedcache.transfer.columns import EntryColumns, PackedEntries
+from embedcache.transfer.footer import Footer, Tally
+from embedcache.transfer.formats import Format, Piece, format_named, opened
+from embedcache.transfer.operations import OnConflict
+from embedcache.transfer.processes import Message, Workers, check_processes
 from embedcache.transfer.reading_ahead import reading_ahead
-from embedcache.transfer.whole_files import BUFFER_BYTES, Draft, whole_file, writing
+from embedcache.transfer.restoring import Restoring
+from embedcache.transfer.whole_files import whole_file, writing
 
 if TYPE_CHECKING:
     from embedcache.connection import RedisConnection
 
-FileFormat = Literal["parquet", "jsonl"]
+FileFormat: TypeAlias = formats.FileFormat
 Tell: TypeAlias = Callable[[int, int | None], object]
 """Told how many entries are done, and of how many where that is known. What it raises ends the work."""
 
-_PARQUET_MAGIC: Final = b"PAR1"
+_Written: TypeAlias = tuple[int, int, int]
+"""Rows of a batch, how many of them had expired, and how many were written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +113,6 @@ class FileSummary:
     bytes: int
 
 
-class _Writer(Protocol):
-    """One format's way to write a file."""
-
-    def write(self, columns: EntryColumns) -> None: ...
-    def finish(self, footer: Footer) -> None: ...
-    def close(self) -> None: ...
-
-
-class _Format(NamedTuple):
-    """How files of one format are written and read."""
-
-    writer: Callable[[Draft], _Writer]
-    read_footer: Callable[[BinaryIO], Footer]
-    read_entries: Callable[[BinaryIO, int], Iterator[EntryColumns]]
-
-
 def _tell_nobody(_done: int, _total: int | None) -> None: ...
 
 
@@ -140,6 +129,7 @@ def export_entries(
     file_format: FileFormat = "parquet",
     replace: bool = False,
     resume: bool = False,
+    processes: int = 1,
 ) -> ExportReport:
     """Writes a cache's entries to a file that only its owner may read.
 
@@ -158,11 +148,14 @@ def export_entries(
         resume: Whether to keep what was read in ``PATH.partial`` until the file is whole, and to go on with what an
             export that ended half-way has left there. Which entries are exported is then settled when the first one
             begins, and those read by it are as they were then.
+        processes: How many read and unpack the entries, each with a connection like this one. With 1 this process does
+            it itself, as `resume` needs it to.
 
     Raises:
         TransferError: The file cannot be written, or is there already; or what is to be resumed was of another cache
             or of other entries.
-        InvalidInputError: The name or the format is none.
+        InvalidInputError: The name or the format is none; or other processes cannot do it, because of `resume` or of a
+            client that was passed in.
         ForeignKeyError: A key is not of this cache.
         CacheUnavailableError: The server cannot be reached.
         ServerReplyError: It answered with an error.
@@ -174,19 +167,24 @@ def export_entries(
     check_switch("replace", replace)
     check_switch("resume", resume)
     keys = None if keys is None else _keys_of(keys)
-    chosen = _format(file_format)
+    if check_processes(processes) > 1 and resume:
+        raise InvalidInputError("resume keeps values as this process reads them: leave processes at 1")
+    chosen = format_named(file_format)
     count = _Exported()
     with whole_file(target, replace=replace) as draft, ExitStack() as stack:
         writer = chosen.writer(draft)
         stack.callback(writer.close)
-        source = stack.enter_context(
-            resumed(connection, space, keys, target) if resume else begun(connection, space, keys)
-        )
-        with reading_ahead(source.batches) as batches:
-            for found, columns in batches:
+        if resume:
+            source = stack.enter_context(resumed(connection, space, keys, target))
+        elif processes > 1:
+            source = stack.enter_context(shared_out(connection, space, keys, file_format, processes))
+        else:
+            source = stack.enter_context(begun(connection, space, keys))
+        with reading_ahead(source.batches, source.ahead) as batches:
+            for batch in batches:
                 with writing(target):
-                    writer.write(columns)
-                count.add(found, columns)
+                    batch.write_to(writer)
+                count.add(batch.counts)
                 tell(count.done, source.total)
         footer = Footer(
             cache_name, _server_name(connection), count.server_time, count.tally.entries, count.tally.shapes
@@ -219,13 +217,12 @@ class _Exported:
     def done(self) -> int:
         return self.tally.entries + self.unreadable + self.gone
 
-    def add(self, found: FoundValues, columns: EntryColumns) -> None:
-        """Counts what was found, and the entries among it."""
-        gone = found.milliseconds.count(NO_KEY)
-        self.tally.add(columns.shapes())
-        self.gone += gone
-        self.unreadable += len(found.keys) - gone - len(columns)
-        self.server_time = found.now
+    def add(self, counts: Counts) -> None:
+        """Adds those of a batch."""
+        self.tally.add(counts.shapes)
+        self.gone += counts.gone
+        self.unreadable += counts.unreadable
+        self.server_time = counts.server_time
 
 
 def _keys_of(keys: Iterable[str]) -> Iterable[str]:
@@ -253,6 +250,7 @@ def restore_entries(
     on_conflict: OnConflict = "skip",
     layout: LayoutName = "packed",
     check_first: bool = False,
+    processes: int = 1,
 ) -> RestoreReport:
     """Writes a file's entries into a cache, each as it was: text, model, vector, metadata, TTL and times.
 
@@ -272,11 +270,14 @@ def restore_entries(
         layout: How the entries are to lie in the cache: ``packed`` or ``redisvl``, whichever they were exported from.
         check_first: Whether to go through the whole file before anything is written, which takes nearly as long as
             writing it does. `tell` is told of nothing meanwhile but that nothing is done.
+        processes: How many pack and write the entries, each with a connection like this one. With 1 this process does
+            it itself. With more, some batches behind a row that ends the restore may be written already.
 
     Raises:
         TransferError: The file is not a whole export, or one row cannot be restored: the error names it.
         ReadOnlyError: The connection is read-only.
-        InvalidInputError: The name, `on_conflict` or the layout is none.
+        InvalidInputError: The name, `on_conflict` or the layout is none; or other processes cannot do it, because of a
+            client that was passed in.
         CacheUnavailableError: The server cannot be reached.
         ServerReplyError: It refused a write, for lack of memory say.
     """
@@ -285,38 +286,79 @@ def restore_entries(
     target = check_path("path", path)
     check_function("tell", tell)
     check_switch("check_first", check_first)
-    space = Keyspace(cache_name, hex_bytes=layout == "redisvl")
+    Keyspace(cache_name)
     check_choice("on_conflict", on_conflict, get_args(OnConflict))
+    check_processes(processes)
     if connection.read_only:
         raise ReadOnlyError("the cache was opened read-only; open it with read_only=False to restore entries")
-    able = ServerAbilities()
     restored = expired = row = 0
-    with _opened(target) as (chosen, file):
+    with opened(target) as (chosen, file):
         footer = chosen.read_footer(file)
         tell(0, footer.entries)
+        restoring = Restoring(cache_name, layout, on_conflict, footer)
         try:
             if check_first:
-                for _ in _packed_batches(space, footer, chosen.read_entries(file, CHUNK_ENTRIES)):
+                for _ in _packed_batches(restoring, chosen.read_entries(file, CHUNK_ENTRIES)):
                     tell(0, footer.entries)
-            with (
-                reading_ahead(chosen.read_entries(file, CHUNK_ENTRIES)) as read,
-                reading_ahead(_packed_batches(space, footer, read)) as batches,
-            ):
-                for packed in batches:
-                    with closing(dropping(cache_name, write_entries(able, packed, on_conflict, layout))) as operation:
-                        late, written = connection.drive(operation)
-                    row += len(packed.keys)
+            if processes > 1:
+                job = {"cache": cache_name, "layout": layout, "on_conflict": on_conflict}
+                written_batches = _written_apart(connection, chosen, file, job, footer, processes)
+            else:
+                written_batches = _written_here(connection, chosen, file, restoring)
+            with closing(written_batches):
+                for rows, late, written in written_batches:
+                    row += rows
                     expired += late
                     restored += written
                     tell(row, footer.entries)
         except TransferError as error:
-            raise _told_how_far(error, row) from error
+            raise _told_how_far(error, row, may_be_more=processes > 1) from error
     return RestoreReport(restored, row - restored - expired, expired, time.monotonic() - started)
 
 
-def _told_how_far(error: TransferError, rows: int) -> TransferError:
+def _written_here(
+    connection: RedisConnection, chosen: Format, file: BinaryIO, restoring: Restoring
+) -> Generator[_Written, None, None]:
+    """Writes the entries, reading and packing those that come next in other threads."""
+    with (
+        reading_ahead(chosen.read_entries(file, CHUNK_ENTRIES)) as read,
+        reading_ahead(_packed_batches(restoring, read)) as batches,
+    ):
+        for packed in batches:
+            late, written = restoring.write(connection, packed)
+            yield len(packed.keys), late, written
+
+
+def _packed_batches(restoring: Restoring, batches: Iterator[EntryColumns]) -> Iterator[PackedEntries]:
+    row = 1
+    for columns in batches:
+        yield restoring.pack(columns, row)
+        row += len(columns)
+
+
+def _written_apart(
+    connection: RedisConnection, chosen: Format, file: BinaryIO, job: dict[str, str], footer: Footer, processes: int
+) -> Generator[_Written, None, None]:
+    """Has other processes pack and write the entries."""
+    job |= {"work": "restore", "format": chosen.name, "footer": json.dumps(footer.to_json())}
+    with Workers(processes, connection, job) as workers:
+        for answer in workers.answers(_numbered(chosen.read_pieces(file, CHUNK_ENTRIES))):
+            told = answer.header
+            yield told["rows"], told["late"], told["written"]
+
+
+def _numbered(pieces: Iterator[Piece]) -> Iterator[Message]:
+    row = 1
+    for piece in pieces:
+        yield Message({"row": row}, piece.data)
+        row += piece.rows
+
+
+def _told_how_far(error: TransferError, rows: int, *, may_be_more: bool) -> TransferError:
     """The error, saying what was restored before it."""
     stays = f"; the {rows:,} rows before its batch are done and stay" if rows else "; nothing was written"
+    if may_be_more:
+        stays = "; what was written of other rows stays"
     return TransferError(f"{error.reason}{stays}. Export the cache again, or restore another file", row=error.row)
 
 
@@ -327,14 +369,14 @@ def describe_file(path: str | os.PathLike[str]) -> FileSummary:
         TransferError: It cannot be read, or is not a whole export.
     """
     target = check_path("path", path)
-    with _opened(target) as (chosen, file):
+    with opened(target) as (chosen, file):
         footer = chosen.read_footer(file)
         models: Counter[str] = Counter()
         for (model_name, _), entries in footer.shapes.items():
             models[model_name] += entries
         return FileSummary(
             path=target,
-            file_format=_format_of(file),
+            file_format=chosen.name,
             cache_name=footer.cache_name,
             server=footer.server,
             exported_at=footer.exported_at,
@@ -342,67 +384,3 @@ def describe_file(path: str | os.PathLike[str]) -> FileSummary:
             models=dict(models.most_common()),
             bytes=os.fstat(file.fileno()).st_size,
         )
-
-
-def _packed_batches(space: Keyspace, footer: Footer, batches: Iterator[EntryColumns]) -> Iterator[PackedEntries]:
-    row = 1
-    for columns in batches:
-        _check_shapes(columns, footer, row)
-        yield pack_columns(space, columns, row)
-        row += len(columns)
-
-
-def _check_shapes(columns: EntryColumns, footer: Footer, first_row: int) -> None:
-    """Checks that each vector has one of the dimensions that the file says its model has."""
-    if not footer.lists_all:
-        return
-    for row, shape in enumerate(columns.shapes(), first_row):
-        if shape not in footer.shapes:
-            model_name, dimension = shape
-            known = sorted(each for name, each in footer.shapes if name == model_name)
-            said = (
-                f"{', '.join(map(str, known))} by what the file says at its end" if known else "not in the file's list"
-            )
-            raise TransferError(f"the vector has {dimension:,} components; those of its model are {said}", row=row)
-
-
-# ------------------------------------------------------------------------------------------------ files
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[_Format, BinaryIO]]:
-    """A file to read, and how to read its format."""
-    try:
-        file = path.open("rb", BUFFER_BYTES)
-    except OSError as error:
-        raise TransferError(f"cannot read {path}: {error.strerror or error}; give the path of an export") from error
-    with file:
-        yield _format(_format_of(file)), file
-
-
-def _format_of(file: BinaryIO) -> FileFormat:
-    """The format, by how the file begins, whatever its name is."""
-    file.seek(0)
-    start = file.read(len(_PARQUET_MAGIC))
-    file.seek(0)
-    if start == _PARQUET_MAGIC:
-        return "parquet"
-    if start.startswith(b"{"):
-        return "jsonl"
-    raise TransferError(NOT_AN_EXPORT)
-
-
-def _format(name: str) -> _Format:
-    """How to write and read a format. Each needs a library that the rest of the package does without."""
-    try:
-        if name == "parquet":
-            from embedcache.transfer import parquet
-
-            return _Format(parquet.ParquetWriter, parquet.read_footer, parquet.read_entries)
-        if name == "jsonl":
-            from embedcache.transfer import jsonl
-
-            return _Format(jsonl.JSONLWriter, jsonl.read_footer, jsonl.read_entries)
-    except ModuleNotFoundError as error:
-        raise TransferError(f"{name} files need {error.name}: pip install 'embedcache[{name}]'") from error
-    raise InvalidInputError(f"the format is parquet or jsonl, not {shown(name)}")

@@ -1,22 +1,29 @@
-"""Where an export's entries come from: the server, batch by batch, or first what an earlier attempt read of them."""
+"""Where an export's entries come from: the server, batch by batch, or first what an earlier attempt read of them.
+
+Batches are read and unpacked here, or by other processes, which make pieces of the file of them.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from embedcache.index import keys_of
 from embedcache.keyspace import Keyspace
-from embedcache.operations import CHUNK_BYTES, CHUNK_ENTRIES, ServerAbilities, checked
+from embedcache.operations import CHUNK_BYTES, CHUNK_ENTRIES, NO_KEY, ServerAbilities, checked
 from embedcache.transfer.columns import EntryColumns, unpack_values
+from embedcache.transfer.footer import Shape
+from embedcache.transfer.formats import Writer
 from embedcache.transfer.operations import FoundValues, read_values
 from embedcache.transfer.partial import Digests, PartialExport, partial_export
+from embedcache.transfer.processes import Message, Workers
 from embedcache.walking import find_digests
 
 if TYPE_CHECKING:
@@ -26,8 +33,52 @@ _FIRST_BATCH: Final = 16
 _GROWTH: Final = 4
 _HEX_DIGITS: Final = 64
 
-Batch = tuple[FoundValues, EntryColumns]
-"""What is under some keys, and the entries among it."""
+_DIGEST_BYTES: Final = _HEX_DIGITS // 2
+_AHEAD: Final = 16
+"""Batches that other processes have made before this one has written those before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is counted of a batch.
+
+    Attributes:
+        gone: Keys under which there was nothing any more.
+        unreadable: Values that are no entries.
+        server_time: The server's Unix seconds.
+        shapes: Entries by model and dimension.
+    """
+
+    gone: int
+    unreadable: int
+    server_time: float
+    shapes: dict[Shape, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """As one process tells another."""
+        shapes = [(*shape, entries) for shape, entries in self.shapes.items()]
+        return {"gone": self.gone, "unreadable": self.unreadable, "server_time": self.server_time, "shapes": shapes}
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Counts:
+        """As another process told."""
+        shapes = {(model_name, dimension): entries for model_name, dimension, entries in told["shapes"]}
+        return cls(told["gone"], told["unreadable"], told["server_time"], shapes)
+
+
+class Batch(NamedTuple):
+    """Some entries, and what is counted of them: as columns, or as a piece of the file that another process made."""
+
+    counts: Counts
+    columns: EntryColumns
+    piece: bytes | None = None
+
+    def write_to(self, writer: Writer) -> None:
+        """Has them in the file."""
+        if self.piece is None:
+            writer.write(self.columns)
+        else:
+            writer.write_piece(self.piece)
 
 
 @dataclass(slots=True)
@@ -37,12 +88,14 @@ class Source:
     Attributes:
         batches: To be gone through by one thread; while it is, another compresses those before.
         total: How many keys there are, where that is known.
+        ahead: Batches to be made before they are asked for.
         forget: To be called when all is on the disk, just before the file gets its name.
         resumed: Keys that an earlier attempt had read.
     """
 
     batches: Iterator[Batch]
     total: int | None
+    ahead: int = 1
     forget: Callable[[], None] = lambda: None
     resumed: int = 0
 
@@ -55,8 +108,32 @@ def begun(connection: RedisConnection, space: Keyspace, keys: Iterable[str] | No
         ForeignKeyError: A key is not of this cache.
     """
     wanted = _scanned_keys(connection, space) if keys is None else iter(keys)
-    batches = map(_with_entries, _found(connection, space, wanted))
-    yield Source(batches, len(keys) if isinstance(keys, Sized) else None)
+    yield Source(Reader(connection, space.name).batches(wanted), _known_length(keys))
+
+
+@contextmanager
+def shared_out(
+    connection: RedisConnection, space: Keyspace, keys: Iterable[str] | None, file_format: str, processes: int
+) -> Iterator[Source]:
+    """Entries that so many other processes read, and make pieces of the file of.
+
+    Raises:
+        InvalidInputError: They cannot connect as this one does.
+        ForeignKeyError: A key is not of this cache.
+        TransferError: One of them was ended by somebody else.
+    """
+    wanted = _scanned_keys(connection, space) if keys is None else iter(keys)
+    job = {"work": "export", "cache": space.name, "format": file_format}
+    with Workers(processes, connection, job) as workers:
+        requests = (Message({}, digests) for digests in _digest_chunks(space, wanted))
+        batches = (
+            Batch(Counts.from_json(answer.header), EntryColumns(), answer.data) for answer in workers.answers(requests)
+        )
+        yield Source(batches, _known_length(keys), ahead=_AHEAD)
+
+
+def _known_length(keys: Iterable[str] | None) -> int | None:
+    return len(keys) if isinstance(keys, Sized) else None
 
 
 @contextmanager
@@ -75,7 +152,7 @@ def resumed(connection: RedisConnection, space: Keyspace, keys: Iterable[str] | 
             kept.begin(space.name, digests, of_all=asked is None)
         else:
             digests = kept.digests
-        source = Source(iter(()), len(digests), kept.remove)
+        source = Source(iter(()), len(digests), forget=kept.remove)
         source.batches = _resumed_batches(connection, space, kept, digests, source)
         yield source
 
@@ -86,25 +163,44 @@ def _resumed_batches(
     for values, milliseconds, now in kept.batches():
         keys = keys_of(space.name, digests[source.resumed : source.resumed + len(values)])
         source.resumed += len(values)
-        yield _with_entries(FoundValues(keys, values, milliseconds, now))
-    for found in _found(connection, space, _keys(space, digests, source.resumed)):
+        yield _unpacked(FoundValues(keys, values, milliseconds, now))
+    for found in Reader(connection, space.name).found(_keys(space, digests, source.resumed)):
         kept.add(found)
-        yield _with_entries(found)
+        yield _unpacked(found)
 
 
-def _found(connection: RedisConnection, space: Keyspace, keys: Iterator[str]) -> Iterator[FoundValues]:
-    """What is under the keys."""
-    able = ServerAbilities()
-    size = _FIRST_BATCH
-    while chunk := space.owned_keys(list(islice(keys, size))):
-        found = connection.drive(read_values(able, chunk))
-        yield found
-        size = _next_size(size, found.values)
+class Reader:
+    """Reads what is under a cache's keys, as many at once as fit one reply."""
+
+    def __init__(self, connection: RedisConnection, cache_name: str) -> None:
+        self._connection = connection
+        self._space = Keyspace(cache_name)
+        self._able = ServerAbilities()
+        self._size = _FIRST_BATCH
+
+    def found(self, keys: Iterator[str]) -> Iterator[FoundValues]:
+        """What is under the keys."""
+        while chunk := self._space.owned_keys(list(islice(keys, self._size))):
+            found = self._connection.drive(read_values(self._able, chunk))
+            yield found
+            self._size = _next_size(self._size, found.values)
+
+    def batches(self, keys: Iterator[str]) -> Iterator[Batch]:
+        """The entries under the keys."""
+        return map(_unpacked, self.found(keys))
+
+    def batches_of(self, digests: bytes) -> Iterator[Batch]:
+        """The entries under the keys that end in these digests, of 32 bytes each."""
+        rows = np.frombuffer(digests, np.uint8).reshape(-1, _DIGEST_BYTES)
+        return self.batches(iter(keys_of(self._space.name, rows)))
 
 
-def _with_entries(found: FoundValues) -> Batch:
+def _unpacked(found: FoundValues) -> Batch:
     expires_at = [None if left < 0 else found.now + left / 1000 for left in found.milliseconds]
-    return found, unpack_values(found.keys, found.values, expires_at)
+    columns = unpack_values(found.keys, found.values, expires_at)
+    gone = found.milliseconds.count(NO_KEY)
+    unreadable = len(found.keys) - gone - len(columns)
+    return Batch(Counts(gone, unreadable, found.now, Counter(columns.shapes())), columns)
 
 
 def _next_size(size: int, values: list[bytes | None]) -> int:
@@ -137,8 +233,10 @@ def _keys(space: Keyspace, digests: Digests, start: int) -> Iterator[str]:
 
 
 def _digests_of(space: Keyspace, keys: Iterable[str]) -> Digests:
-    wanted = iter(keys)
-    found = bytearray()
-    while chunk := space.owned_keys(list(islice(wanted, CHUNK_ENTRIES))):
-        found += bytes.fromhex("".join(key[-_HEX_DIGITS:] for key in chunk))
-    return np.frombuffer(bytes(found), np.uint8).reshape(-1, _HEX_DIGITS // 2)
+    found = b"".join(_digest_chunks(space, iter(keys)))
+    return np.frombuffer(found, np.uint8).reshape(-1, _DIGEST_BYTES)
+
+
+def _digest_chunks(space: Keyspace, keys: Iterator[str]) -> Iterator[bytes]:
+    while chunk := space.owned_keys(list(islice(keys, CHUNK_ENTRIES))):
+        yield bytes.fromhex("".join(key[-_HEX_DIGITS:] for key in chunk))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,6 +46,25 @@ class Footer:
         """Whether `shapes` has every entry, so that one of no shape in it cannot be in the file."""
         return sum(self.shapes.values()) == self.entries
 
+    def check(self, shapes: Iterable[Shape], first_row: int) -> None:
+        """Checks that the entries from a row on have models and dimensions that the file says it has.
+
+        Raises:
+            TransferError: One has not; it names the row.
+        """
+        if not self.lists_all:
+            return
+        for row, shape in enumerate(shapes, first_row):
+            if shape not in self.shapes:
+                model_name, dimension = shape
+                known = sorted(each for name, each in self.shapes if name == model_name)
+                said = (
+                    f"{', '.join(map(str, known))} by what the file says at its end"
+                    if known
+                    else "not in the file's list"
+                )
+                raise TransferError(f"the vector has {dimension:,} components; those of its model are {said}", row=row)
+
     def to_json(self) -> dict[str, Any]:
         """As it stands in a file."""
         return {
@@ -68,12 +87,12 @@ class Tally:
         self.entries = 0
         self.shapes: dict[Shape, int] = {}
 
-    def add(self, shapes: Iterable[Shape]) -> None:
-        """Counts entries of these shapes."""
-        for shape in shapes:
-            self.entries += 1
+    def add(self, shapes: Mapping[Shape, int]) -> None:
+        """Counts so many entries of each of these shapes."""
+        for shape, entries in shapes.items():
+            self.entries += entries
             if shape in self.shapes or len(self.shapes) < MAX_SHAPES:
-                self.shapes[shape] = self.shapes.get(shape, 0) + 1
+                self.shapes[shape] = self.shapes.get(shape, 0) + entries
 
 
 def footer_from_json(text: bytes) -> Footer:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 from collections.abc import Iterator
+from itertools import starmap
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from embedcache.entry import FloatArray, Text
 from embedcache.errors import TransferError
 from embedcache.transfer.columns import EntryColumns, cut
 from embedcache.transfer.footer import NOT_AN_EXPORT, Footer, footer_from_json
+from embedcache.transfer.formats import Piece
 from embedcache.transfer.whole_files import Draft
 
 try:
@@ -74,8 +76,11 @@ class JSONLWriter:
 
     def write(self, columns: EntryColumns) -> None:
         """Adds entries."""
-        for row in columns.rows():
-            self._draft.file.write(_line(*row))
+        self._draft.file.writelines(starmap(_line, columns.rows()))
+
+    def write_piece(self, piece: bytes) -> None:
+        """Adds entries that `to_piece` made a piece of."""
+        self._draft.file.write(piece)
 
     def finish(self, footer: Footer) -> None:
         """Writes the footer; the draft is a whole file then."""
@@ -83,6 +88,11 @@ class JSONLWriter:
 
     def close(self) -> None:
         """Nothing: the draft is all there is."""
+
+
+def to_piece(columns: EntryColumns) -> bytes:
+    """Entries as their lines."""
+    return b"".join(starmap(_line, columns.rows()))
 
 
 def _line(
@@ -139,12 +149,38 @@ def read_entries(file: BinaryIO, rows_at_once: int) -> Iterator[EntryColumns]:
     Raises:
         TransferError: It is cut off, not an export, or a row holds what no export wrote.
     """
+    row = 1
+    for lines in _batches(file, rows_at_once):
+        yield _from_lines(lines, row)
+        row += len(lines)
+
+
+def read_pieces(file: BinaryIO, rows_at_once: int) -> Iterator[Piece]:
+    """A file's lines, in order, at most so many at once.
+
+    Raises:
+        TransferError: It is cut off, or not an export.
+    """
+    for lines in _batches(file, rows_at_once):
+        yield Piece(b"".join(lines), len(lines))
+
+
+def from_piece(piece: bytes, first_row: int) -> EntryColumns:
+    """The entries of a piece of `read_pieces`.
+
+    Raises:
+        TransferError: A row holds what no export wrote.
+    """
+    return _from_lines(io.BytesIO(piece).readlines(), first_row)
+
+
+def _batches(file: BinaryIO, rows_at_once: int) -> Iterator[list[bytes]]:
     entries = read_footer(file).entries
     file.seek(0)
     row = 1
     while row <= entries:
         lines = _read_lines(file, min(rows_at_once, entries + 1 - row), row)
-        yield _from_lines(lines, row)
+        yield lines
         row += len(lines)
     if not file.readline(len(_FOOTER_START)).startswith(_FOOTER_START):
         raise TransferError(f"the file says that it has {entries:,} rows, and there is another", row=row)

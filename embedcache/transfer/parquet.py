@@ -21,11 +21,12 @@ from embedcache.entry import FloatArray, Text
 from embedcache.errors import TransferError
 from embedcache.transfer.columns import EntryColumns, cut
 from embedcache.transfer.footer import NOT_AN_EXPORT, Footer, footer_from_json
+from embedcache.transfer.formats import Piece
 from embedcache.transfer.whole_files import Draft
 
 _FOOTER_KEY: Final = b"embedcache_export"
 
-_GROUP_ROWS: Final = 10_000
+_GROUP_ROWS: Final = 5_000
 _GROUP_BYTES: Final = 32 * 1024 * 1024
 """A row group is held in memory by who writes it and by who reads it."""
 _BATCH_BYTES: Final = 8 * 1024 * 1024
@@ -88,18 +89,26 @@ class ParquetWriter:
         self._draft = draft
         self._type: _VectorType | None = None
         self._writer: pq.ParquetWriter | None = None
-        self._waiting: list[pa.RecordBatch] = []
+        self._waiting: list[pa.Table] = []
 
     def write(self, columns: EntryColumns) -> None:
         """Adds entries."""
-        if not len(columns):
-            return
-        given = _type_of(columns)
+        if len(columns):
+            self._add(_to_batch(columns))
+
+    def write_piece(self, piece: bytes) -> None:
+        """Adds entries that `to_piece` made a piece of."""
+        if piece:
+            self._add(_from_bytes(piece))
+
+    def _add(self, batch: pa.RecordBatch) -> None:
+        given = _type_in(batch.schema)
         wanted = given if self._type is None else self._type.joined(given)
         if wanted != self._type:
             self._widen(wanted)
-        self._waiting.append(_to_batch(columns, wanted))
-        rows, size = sum(map(len, self._waiting)), sum(batch.nbytes for batch in self._waiting)
+        table = pa.Table.from_batches([batch])
+        self._waiting.append(table if given == wanted else _widened(table, wanted))
+        rows, size = sum(map(len, self._waiting)), sum(table.nbytes for table in self._waiting)
         if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
             self._write_group()
 
@@ -136,7 +145,7 @@ class ParquetWriter:
 
     def _write_group(self) -> None:
         if self._waiting and self._writer is not None:
-            table = pa.Table.from_batches(self._waiting)
+            table = pa.concat_tables(self._waiting)
             self._waiting.clear()
             self._writer.write_table(table, row_group_size=len(table))
 
@@ -146,8 +155,14 @@ def _type_of(columns: EntryColumns) -> _VectorType:
     return _VectorType(dimensions.pop() if len(dimensions) == 1 else None, "float64" in columns.dtypes)
 
 
-def _to_batch(columns: EntryColumns, vectors: _VectorType) -> pa.RecordBatch:
-    texts = columns.texts
+def _type_in(schema: pa.Schema) -> _VectorType:
+    lists = schema.field("vector").type
+    fixed = pa.types.is_fixed_size_list(lists)
+    return _VectorType(lists.list_size if fixed else None, lists.value_type == pa.float64())
+
+
+def _to_batch(columns: EntryColumns) -> pa.RecordBatch:
+    texts, vectors = columns.texts, _type_of(columns)
     arrays = {
         "entry_id": columns.entry_ids,
         "text": [text if isinstance(text, str) else None for text in texts],
@@ -183,6 +198,34 @@ def _widened(table: pa.Table, wanted: _VectorType) -> pa.Table:
     return table.set_column(position, field, _to_lists(vectors, wanted))
 
 
+# ------------------------------------------------------------------------------------------------ pieces
+
+
+def to_piece(columns: EntryColumns) -> bytes:
+    """Entries as Arrow's bytes, which `ParquetWriter.write_piece` takes; none of none."""
+    return _to_bytes(_to_batch(columns)) if len(columns) else b""
+
+
+def from_piece(piece: bytes, first_row: int) -> EntryColumns:
+    """The entries of a piece of `read_pieces`.
+
+    Raises:
+        TransferError: A row holds what no export wrote.
+    """
+    return _from_batch(_from_bytes(piece), first_row)
+
+
+def _to_bytes(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return cast("bytes", sink.getvalue().to_pybytes())
+
+
+def _from_bytes(piece: bytes) -> pa.RecordBatch:
+    return pa.ipc.open_stream(piece).read_next_batch()
+
+
 # ------------------------------------------------------------------------------------------------ reading
 
 
@@ -201,6 +244,23 @@ def read_entries(file: BinaryIO, rows_at_once: int) -> Iterator[EntryColumns]:
     Raises:
         TransferError: It is damaged, not an export, or a row holds what no export wrote.
     """
+    row = 1
+    for batch in _batches(file, rows_at_once):
+        yield _from_batch(batch, row)
+        row += len(batch)
+
+
+def read_pieces(file: BinaryIO, rows_at_once: int) -> Iterator[Piece]:
+    """A file's entries as pieces, in order, at most so many at once.
+
+    Raises:
+        TransferError: It is damaged, or not an export.
+    """
+    for batch in _batches(file, rows_at_once):
+        yield Piece(_to_bytes(batch), len(batch))
+
+
+def _batches(file: BinaryIO, rows_at_once: int) -> Iterator[pa.RecordBatch]:
     opened = _opened(file)
     footer = _footer_of(opened)
     _check_schema(opened.schema_arrow)
@@ -214,7 +274,7 @@ def read_entries(file: BinaryIO, rows_at_once: int) -> Iterator[EntryColumns]:
         # A group at a time: asked for all of them, pyarrow reads ahead without bound.
         batches = opened.iter_batches(batch_size=size, row_groups=[number])
         while (batch := _next(batches, row)) is not None:
-            yield _from_batch(batch, row)
+            yield batch
             row += len(batch)
 
 

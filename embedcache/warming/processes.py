@@ -16,9 +16,9 @@ from dataclasses import asdict
 from queue import SimpleQueue
 from typing import Any, BinaryIO, Final, TypeAlias, cast
 
-from embedcache import errors
+from embedcache.child_processes import environment, told_error
 from embedcache.entry import NEVER
-from embedcache.errors import EmbedcacheError, WarmingStoppedError
+from embedcache.errors import WarmingStoppedError
 from embedcache.warming.corpora import BadRow, Corpus
 from embedcache.warming.progress import Counts, Progress
 from embedcache.warming.settings import VectorizerSettings
@@ -52,7 +52,8 @@ def warm_in_processes(
                     "a process that warms was ended, for lack of memory perhaps; what was stored stays: warm again"
                 )
             if "error" in said:
-                raise _error(said["error"], said["message"])
+                kind, message = said["error"], said["message"]
+                raise told_error(kind, message) or WarmingStoppedError(f"{kind}: {message}")
             done += said["is_done"]
             progress.update(index, _counts(said["counts"]))
 
@@ -138,19 +139,11 @@ def _input(process: subprocess.Popen[bytes]) -> BinaryIO:
 
 def _environment(processes: int) -> dict[str, str]:
     """Ours, with which a worker finds what we found; the processor's cores are shared out among them."""
-    defaults = {
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
-        "TQDM_DISABLE": "1",  # several bars of models that are loaded, over each other in one terminal
-    }
-    return defaults | os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return environment(
+        OMP_NUM_THREADS=str(max(1, (os.cpu_count() or 1) // processes)),
+        TQDM_DISABLE="1",  # several bars of models that are loaded, over each other in one terminal
+    )
 
 
 def _counts(told: dict[str, Any]) -> Counts:
     return Counts(**told | {"bad_rows": [BadRow(**bad) for bad in told["bad_rows"]]})
-
-
-def _error(kind: str, message: str) -> EmbedcacheError:
-    found = getattr(errors, kind, None)
-    if isinstance(found, type) and issubclass(found, EmbedcacheError):
-        return found(message)
-    return WarmingStoppedError(f"{kind}: {message}")

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any, Final, Self
 
-from embedcache.arguments import check_kind, check_text, shown
+from embedcache.arguments import check_kind, check_plain, check_text, shown
 from embedcache.cache import EmbeddingsCache
 from embedcache.entry_layout import LayoutName
 from embedcache.errors import InvalidInputError
@@ -49,9 +49,9 @@ class CacheSettings:
     connection_kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        _check_plain("connection_kwargs", self.connection_kwargs)
+        check_plain("connection_kwargs", self.connection_kwargs)
         fields = ("name", "ttl", "redis_url", "dtype", "layout")
-        _check_plain("the cache's settings", {name: getattr(self, name) for name in fields})
+        check_plain("the cache's settings", {name: getattr(self, name) for name in fields})
 
     def open(self) -> EmbeddingsCache:
         """The cache, with a connection of its own.
@@ -91,7 +91,7 @@ class VectorizerSettings:
     cache: CacheSettings = field(default_factory=CacheSettings)
 
     def __post_init__(self) -> None:
-        _check_plain("options", self.options)
+        check_plain("options", self.options)
         check_text("model", self.model)
         check_text("kind", self.kind)
         check_kind("cache", self.cache, CacheSettings)
@@ -184,12 +184,3 @@ _shared_lock: Final = threading.Lock()
 def _is_reference(kind: str) -> bool:
     module, colon, name = kind.partition(":")
     return bool(colon) and all(map(str.isidentifier, module.split("."))) and name.isidentifier()
-
-
-def _check_plain(name: str, given: object) -> None:
-    if not isinstance(given, Mapping):
-        raise InvalidInputError(f"{name} are a dict, not {type(given).__name__}")
-    try:
-        json.dumps(given)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{name} are plain values, which can be sent to another process: {error}") from error

@@ -8,14 +8,15 @@ from embedcache import EmbeddingsCache
 from embedcache.vectorizers import DEFAULT_MODEL
 
 
+@pytest.mark.parametrize("more", [(), ("--processes", "2")])
 @pytest.mark.parametrize("name", ["all.parquet", "all.jsonl"])
-def test_an_export_is_imported_whole(run, filled, url, tmp_path, name):
+def test_an_export_is_imported_whole(run, filled, url, tmp_path, name, more):
     file = str(tmp_path / name)
-    exported = run("export", file)
+    exported = run("export", file, *more)
     assert exported.code == 0
     assert "10 entries are in" in exported.out
     assert run("import", file, "--name", "copy", "--dry-run", "--json").json["entries"] == 10
-    report = run("import", file, "--name", "copy", "--json").json
+    report = run("import", file, "--name", "copy", "--json", *more).json
     assert (report["restored"], report["skipped_existing"]) == (10, 0)
     assert run("import", file, "--name", "copy", "--json").json["skipped_existing"] == 10
     with EmbeddingsCache("copy", redis_url=url) as copy:

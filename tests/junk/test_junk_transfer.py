@@ -21,6 +21,7 @@ PLAUSIBLE: dict[str, Any] = {
     "file_format": ["jsonl", "parquet"],
     "replace": [False, True],
     "resume": [False, True],
+    "processes": [1],
     "on_conflict": ["skip", "overwrite", "newer"],
     "layout": ["packed", "redisvl"],
     "check_first": [False, True],
