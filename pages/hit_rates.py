@@ -13,7 +13,7 @@ from embedcache import CacheUnavailableError, EmbedcacheError, EmbeddingsCache
 from embedcache.buckets import SlowLookup
 from embedcache.errors import EmbeddedServerError
 from embedcache.statistics import CacheStats
-from pages.ui import charts, prices, session, stats_frames, trends, widgets, windows, wording
+from pages.ui import charts, empty_states, prices, session, stats_frames, trends, widgets, windows, wording
 from pages.ui.windows import TimeAxis, Window
 
 WINDOW_KEY = "rates_window"
@@ -391,6 +391,7 @@ def _teach(cache: EmbeddingsCache) -> None:
         "were found, how long that took, and what it saved. Embed a text twice: a miss, then a hit."
     )
     st.page_link("pages/embed.py", label="Embed a text", icon=":material/bolt:")
+    empty_states.sample_data_button(looked_up=True)
     st.write("Or from Python:")
     st.code(
         "from embedcache import EmbeddingsCache, HFTextVectorizer\n"

@@ -12,6 +12,7 @@ from embedcache.keyspace import split_key
 from embedcache.vectorizers import DEFAULT_MODEL
 from pages.ui import (
     comparison_view,
+    empty_states,
     entry_frames,
     entry_view,
     links,
@@ -394,6 +395,8 @@ def _show_idle() -> None:
         "another, or drop it."
     )
     st.page_link("pages/embed.py", label="Embed a text first", icon=":material/bolt:")
+    if not session.models_to_choose(session.cache_name()):  # nothing is in the cache, as far as is known
+        empty_states.sample_data_button()
 
 
 widgets.header(

@@ -335,7 +335,7 @@ def test_all_texts_can_be_downloaded() -> None:
 # ------------------------------------------------------------------------------------------------ nothing yet
 
 
-@pytest.mark.parametrize("page", [None, "embed"])
+@pytest.mark.parametrize("page", [None, "embed", "lookup"])
 def test_sample_data_fills_the_chosen_cache(page: str | None, cache: EmbeddingsCache) -> None:
     app = open_page(page)
     assert "302 sentences" in words(app)
@@ -352,6 +352,7 @@ def test_sample_data_fills_the_chosen_cache(page: str | None, cache: EmbeddingsC
     assert all(cache.mexists([sample.text for sample in sample_data.samples()], DEFAULT_MODEL))
     if page is None:
         assert metrics(app)["Entries"] == "302"
+    if page != "embed":
         assert "Load sample data" not in [button.label for button in app.button]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import streamlit as st
-from clicking import HOSTILE, look_up, metrics, open_page, own_server, press, words
+from clicking import HOSTILE, finish, look_up, metrics, open_page, own_server, press, words
 from streamlit.testing.v1 import AppTest
 
 from embedcache import EmbeddingsCache, buckets
@@ -92,6 +92,16 @@ def test_an_empty_page_says_how_to_get_data(cache: EmbeddingsCache) -> None:
     assert not app.metric
     assert not drawn(app)
     assert "`EmbeddingsCache(slow_lookup_seconds=0.1)`" in words(app)
+
+
+@pytest.mark.model
+def test_sample_data_is_looked_up_and_found(cache: EmbeddingsCache) -> None:
+    app = open_rates()
+    assert "looked up there before and after" in words(app)
+    finish(press(app, "Load sample data"))
+    assert metrics(app)["Hit rate"] == "50.0%"
+    assert "Nothing to show yet" not in words(app)
+    assert len(cache.mget(["What is machine learning?"], DEFAULT_MODEL)) == 1
 
 
 def test_entries_alone_are_no_lookups(cache: EmbeddingsCache) -> None:

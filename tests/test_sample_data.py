@@ -63,6 +63,15 @@ def test_what_is_there_is_not_loaded_again(cache: EmbeddingsCache) -> None:
 
 
 @pytest.mark.model
+def test_looking_them_up_counts_misses_and_then_hits(tmp_path: Path) -> None:
+    count = len(sample_data.samples())
+    with EmbeddingsCache(redis_url=f"embedded://{tmp_path}/server") as counting:
+        assert sample_data.load(counting, RememberingModel(), Progress(), looked_up=True) == count
+        found = counting.stats("1h")
+    assert (found.texts, found.hits, found.misses) == (2 * count, count, count)
+
+
+@pytest.mark.model
 def test_nothing_is_stored_when_it_is_cancelled(cache: EmbeddingsCache, monkeypatch: pytest.MonkeyPatch) -> None:
     model, progress = RememberingModel(), Progress()
     compute = RememberingModel._compute

@@ -37,7 +37,7 @@ def samples() -> tuple[Sample, ...]:
     )
 
 
-def load(cache: EmbeddingsCache, vectorizer: HFTextVectorizer, progress: Progress) -> int:
+def load(cache: EmbeddingsCache, vectorizer: HFTextVectorizer, progress: Progress, *, looked_up: bool = False) -> int:
     """Embeds the sentences that the cache does not hold, and stores them with their metadata and the default TTL.
 
     All at once in the end, for a page that is empty is another one as soon as the first entry is there.
@@ -46,6 +46,8 @@ def load(cache: EmbeddingsCache, vectorizer: HFTextVectorizer, progress: Progres
         cache: Where to.
         vectorizer: Computes the vectors. Its own cache is neither read nor written.
         progress: Told how many of the sentences are embedded.
+        looked_up: Whether they are looked up before and after, as programs do that embed them twice: the cache counts
+            that.
 
     Returns:
         How many were stored.
@@ -55,7 +57,8 @@ def load(cache: EmbeddingsCache, vectorizer: HFTextVectorizer, progress: Progres
         JobCancelledError: Somebody cancelled; nothing was stored.
     """
     everything = samples()
-    present = cache.mexists([sample.text for sample in everything], vectorizer.model_name)
+    texts = [sample.text for sample in everything]
+    present = cache.mexists(texts, vectorizer.model_name)
     missing = [sample for sample, there in zip(everything, present, strict=True) if not there]
     done = len(everything) - len(missing)
     if missing:
@@ -71,6 +74,10 @@ def load(cache: EmbeddingsCache, vectorizer: HFTextVectorizer, progress: Progres
             for (text, metadata), vector in zip(batch, vectors, strict=True)
         ]
     progress.tell(len(everything), len(everything), "")
+    if looked_up:
+        cache.mget_embeddings(texts, vectorizer.model_name)
     if items:
         cache.mset(items)
+    if looked_up:
+        cache.mget_embeddings(texts, vectorizer.model_name)
     return len(items)
