@@ -19,6 +19,7 @@ from pages.ui import (
     maps,
     projection,
     session,
+    solid_clicks,
     vector_health,
     widgets,
     wording,
@@ -46,6 +47,7 @@ TEXT_JOB = "vector_map_text"
 REQUEST_KEY = "map_request"
 CHOSEN_KEY = "map_chosen"
 POINTS_KEY = "map_points"
+SOLID_KEY = "map_solid"
 MATCH_KEY = "map_match"
 QUICK_SECONDS = 0.4  # most samples are there by then, and no bar flashes up for them
 NEAR_AN_ENTRY = 5
@@ -148,10 +150,14 @@ def _start(request: Request) -> Job[Mapped | Sample]:
 
 def _take_click() -> None:
     """Remembers the entry whose point was clicked. A click beside the points leaves the last one."""
-    job = longwork.find(MAP_JOB)
     points = st.session_state[POINTS_KEY]["selection"]["points"]
     row = points[0].get("customdata") if points else None
-    row = row[0] if isinstance(row, list) and row else row
+    _take_row(row[0] if isinstance(row, list) and row else row)
+
+
+def _take_row(row: object) -> None:
+    """Remembers the entry in this row of the map."""
+    job = longwork.find(MAP_JOB)
     keys = job.result.vectors.keys if job is not None and job.state == "done" else ()
     if isinstance(row, int) and 0 <= row < len(keys):  # it comes from the browser
         st.session_state[CHOSEN_KEY] = keys[row]
@@ -162,7 +168,7 @@ def _take_match() -> None:
 
 
 def _show_finder(mapped: Mapped) -> None:
-    """For 3-D, for keyboards, and for points that lie under others."""
+    """For keyboards, and for points that lie under others."""
     words = st.text_input(
         "Words of its text",
         placeholder="machine learning",
@@ -302,13 +308,12 @@ def _show_map(mapped: Mapped, request: Request) -> None:
                 selection_mode="points",
             )
         else:
-            st.plotly_chart(figure, key="map_solid", config=maps.MAP_CONFIG, alt=alt)
+            st.plotly_chart(figure, key=SOLID_KEY, config=maps.MAP_CONFIG, alt=alt)
+            solid_clicks.on_click(SOLID_KEY, _take_row)
         st.caption(_about(mapped, 2 if view == FLAT else 3))
     with right:
         st.subheader("An entry", anchor=False)
-        st.caption(
-            "Click a point, or find its text." if view == FLAT else "Points in 3-D cannot be clicked: find the text."
-        )
+        st.caption("Click a point, or find its text.")
         _show_finder(mapped)
         _show_entry(mapped)
     _ask_text(mapped, request)

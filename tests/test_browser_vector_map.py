@@ -77,9 +77,34 @@ def test_the_entry_stays_when_the_map_is_turned_solid(page: Page) -> None:
     expect(page.get_by_text("Nearest in the sample")).to_be_visible(timeout=PATIENCE)
     page.get_by_text("3-D", exact=True).click()
     expect(page.locator(".js-plotly-plot .gl-container canvas").first).to_be_visible(timeout=PATIENCE)
-    expect(page.get_by_text("Points in 3-D cannot be clicked")).to_be_visible()
     settle(page)
     expect(page.get_by_text("Nearest in the sample")).to_be_visible()
+
+
+def test_a_click_in_three_dimensions_opens_the_entry(page: Page) -> None:
+    page.get_by_text("3-D", exact=True).click()
+    graph = page.locator(".js-plotly-plot").first
+    expect(graph.locator(".gl-container canvas").first).to_be_visible(timeout=PATIENCE)
+    settle(page)
+    box = graph.bounding_box()
+    assert box is not None
+    # Where WebGL draws the points, nobody says: the mouse looks for one that it is near enough to click.
+    selected = "graph => graph._fullLayout.scene._scene.glplot.selection"
+    across, down = 40, 40
+    for step in range(across * down):
+        column, row = step % across, step // across
+        page.mouse.move(
+            box["x"] + box["width"] * (0.3 + 0.4 * column / across), box["y"] + box["height"] * (0.3 + 0.4 * row / down)
+        )
+        if graph.evaluate(
+            f"graph => {{ const found = ({selected})(graph); return found.object && found.distance < 3; }}"
+        ):
+            break
+    else:
+        pytest.fail("no point is under the mouse, wherever it is")
+    page.mouse.down()
+    page.mouse.up()
+    expect(page.get_by_text("Nearest in the sample")).to_be_visible(timeout=PATIENCE)
 
 
 def test_a_phone_is_wide_enough(page: Page) -> None:

@@ -172,7 +172,6 @@ def test_an_entry_found_by_its_words(cache: EmbeddingsCache, view: str) -> None:
     app.text_input(key="map_find").set_value("ODD 1")
     settled(app.run())
     if view == "3-D":
-        assert "Points in 3-D cannot be clicked: find the text." in words(app)
         assert names(app, "map_solid")[0].startswith("cluster 1")
     match = app.selectbox(key="map_match")
     assert match.label == "6 matches"
