@@ -81,27 +81,32 @@ def test_the_entry_stays_when_the_map_is_turned_solid(page: Page) -> None:
     expect(page.get_by_text("Nearest in the sample")).to_be_visible()
 
 
+NEAR_THE_MOUSE = """graph => {
+    const {object, screen} = graph._fullLayout.scene._scene.glplot.selection;
+    return object && screen;
+}"""
+"""Where on the canvas the point is that Plotly finds near the mouse, counted from below; null where there is none."""
+
+
 def test_a_click_in_three_dimensions_opens_the_entry(page: Page) -> None:
     page.get_by_text("3-D", exact=True).click()
     graph = page.locator(".js-plotly-plot").first
     expect(graph.locator(".gl-container canvas").first).to_be_visible(timeout=PATIENCE)
     settle(page)
-    box = graph.bounding_box()
-    assert box is not None
-    # Where WebGL draws the points, nobody says: the mouse looks for one that it is near enough to click.
-    selected = "graph => graph._fullLayout.scene._scene.glplot.selection"
-    across, down = 40, 40
-    for step in range(across * down):
+    canvas = graph.locator(".gl-container canvas").first.bounding_box()
+    assert canvas is not None
+    across, down = 24, 24
+    for step in range(across * down):  # where WebGL draws the points, nobody says: the mouse looks for one
         column, row = step % across, step // across
         page.mouse.move(
-            box["x"] + box["width"] * (0.3 + 0.4 * column / across), box["y"] + box["height"] * (0.3 + 0.4 * row / down)
+            canvas["x"] + canvas["width"] * (0.2 + 0.6 * column / across),
+            canvas["y"] + canvas["height"] * (0.2 + 0.6 * row / down),
         )
-        if graph.evaluate(
-            f"graph => {{ const found = ({selected})(graph); return found.object && found.distance < 3; }}"
-        ):
+        if near := graph.evaluate(NEAR_THE_MOUSE):
             break
     else:
-        pytest.fail("no point is under the mouse, wherever it is")
+        pytest.fail("no point is near the mouse, wherever it is")
+    page.mouse.move(canvas["x"] + near[0], canvas["y"] + canvas["height"] - 1 - near[1])
     page.mouse.down()
     page.mouse.up()
     expect(page.get_by_text("Nearest in the sample")).to_be_visible(timeout=PATIENCE)
