@@ -17,7 +17,7 @@ from embedcache.arguments import check_whole
 from embedcache.buckets import Standing, read_standing, read_write
 from embedcache.entry import Text
 from embedcache.entry_layout import EntryLayout, LayoutName
-from embedcache.keyspace import Keyspace
+from embedcache.keyspace import Keyspace, check_keys
 from embedcache.operations import Operation, ServerAbilities, checked, mexists
 from embedcache.packed_layout import PACKED
 from embedcache.packing import pack_text
@@ -115,14 +115,36 @@ def why(
     value = yield from layout.examine(key)
     if value is not None:
         return _explain_value(key, tag, value)
-    now, write = yield from read_write(space, key)
-    if write is not None:
-        reason = Reason.EXPIRED if write.is_over(now) else Reason.GONE
-        return Explanation(reason, key, stored_at=write.at, expired_at=write.ends)
+    if (explained := (yield from _explain_write(space, key))) is not None:
+        return explained
     similar = yield from _guess(space, text, model_name, layout)
     if not similar and max_scan > 0:
         similar = yield from _scan(space, able, text, max_scan, layout)
     return _explain_similar(key, text, model_name, similar)
+
+
+def why_by_key(space: Keyspace, key: str, *, layout: EntryLayout = PACKED) -> Operation[Explanation]:
+    """Why a lookup by this key hits, or misses. A key does not tell its text, and so not what is stored instead."""
+    (key,) = check_keys([key])
+    if not space.owns(key):
+        return Explanation(Reason.NEVER_STORED, key)
+    value = yield from layout.examine(key)
+    if value is None:
+        return (yield from _explain_write(space, key)) or Explanation(Reason.NEVER_STORED, key)
+    if isinstance(value, str):
+        return Explanation(Reason.CORRUPT, key, detail=value)
+    if codec.decode_by_key(value, key) is None:
+        return Explanation(Reason.CORRUPT, key, detail="the text and the model in it belong under another key")
+    return Explanation(Reason.HIT, key)
+
+
+def _explain_write(space: Keyspace, key: str) -> Operation[Explanation | None]:
+    """What became of an entry that was written under a key where nothing is now, as far as that is on record."""
+    now, write = yield from read_write(space, key)
+    if write is None:
+        return None
+    reason = Reason.EXPIRED if write.is_over(now) else Reason.GONE
+    return Explanation(reason, key, stored_at=write.at, expired_at=write.ends)
 
 
 def _explain_value(key: str, tag: bytes, value: bytes | str) -> Explanation:

@@ -338,6 +338,23 @@ class WatchedCache:
         await _in_thread(self._outbox.try_to_flush)
         return await self.connection.adrive(self._why(text, model_name, max_scan))
 
+    def why_by_key(self, key: str) -> Explanation:
+        """Why a lookup by this key hits, or misses. It is not counted, and restarts no TTL.
+
+        A key outside the cache's namespace was never stored in it. Other texts are not told of, for a key does not say
+        which text it is of; `why` looks for them.
+
+        Raises:
+            InvalidInputError: It is no key.
+        """
+        self._outbox.try_to_flush()
+        return self.connection.drive(explain.why_by_key(self._space, key, layout=self._layout))
+
+    async def awhy_by_key(self, key: str) -> Explanation:
+        """Async twin of `why_by_key`."""
+        await _in_thread(self._outbox.try_to_flush)
+        return await self.connection.adrive(explain.why_by_key(self._space, key, layout=self._layout))
+
     def _why(self, text: Text, model_name: str, max_scan: int) -> Operation[Explanation]:
         return explain.why(self._space, self._able, text, model_name, max_scan=max_scan, layout=self._layout)
 

@@ -175,10 +175,10 @@ def _fetch(query: Query) -> Found | None:
 
 
 def _explain(query: Query) -> Explanation | None:
-    """Why this text missed; None where a key was asked, of which nothing can be told."""
-    if query.text is None or query.model_name is None:
-        return None
+    """Why this text or key missed; None where it has not even the form of a key."""
     cache = session.open_cache(query.cache_name, refresh_ttl=False)
+    if query.text is None or query.model_name is None:
+        return None if split_key(query.key) is None else cache.why_by_key(query.key)
     return cache.why(query.text, query.model_name, max_scan=MAX_KEYS_SEARCHED)
 
 
@@ -212,14 +212,14 @@ def _show_miss(query: Query, explanation: Explanation | None) -> None:
         if explanation is not None:
             since = explanation.expired_at if explanation.reason is Reason.EXPIRED else explanation.stored_at
             ago = "" if since is None else wording.ago(time.time() - since)
-            st.write(wording.MISSES[explanation.reason].format(name=name, detail=explanation.detail, ago=ago))
+            by_key = query.text is None and explanation.reason is Reason.NEVER_STORED
+            words = wording.NEVER_UNDER_KEY if by_key else wording.MISSES[explanation.reason]
+            st.write(words.format(name=name, detail=explanation.detail, ago=ago))
             _show_similar(query, explanation)
-        elif split_key(query.key) is None:
-            st.write("This has not the form of a key: a cache's name, a colon and 64 hex digits, all lower case.")
         else:
-            st.write(f"The cache {name} holds nothing under this key. It may have expired, or have been dropped.")
+            st.write("This has not the form of a key: a cache's name, a colon and 64 hex digits, all lower case.")
         st.page_link("pages/embed.py", label="Embed a text", icon=":material/bolt:")
-    if explanation is not None:
+    if query.text is not None:
         _show_nearest(query)
 
 

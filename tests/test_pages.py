@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,21 @@ def test_a_key_that_finds_nothing(key: str, said: str) -> None:
     app.text_input(key="lookup_key").set_value(key)
     press(app, "Look up")
     assert said in words(app)
+
+
+def test_a_key_tells_why_nothing_is_there_any_more() -> None:
+    with EmbeddingsCache() as cache:
+        key = cache.set("short-lived", "m", [1.0], ttl=1)
+        cache.flush_stats()
+        deadline = time.monotonic() + 10
+        while cache.exists_by_key(key):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    app = open_page("lookup")
+    app.radio(key="lookup_way").set_value("key").run()
+    app.text_input(key="lookup_key").set_value(key)
+    press(app, "Look up")
+    assert "It was stored, and **its TTL ran out** " in words(app)
 
 
 def test_a_miss_says_so() -> None:

@@ -62,6 +62,7 @@ READS: dict[str, tuple[Any, ...]] = {
     "slow_lookups": (),
     "token_prices": (),
     "why": ("unknown", MODEL),
+    "why_by_key": (KEY,),
 }
 LOCAL: dict[str, tuple[Any, ...]] = {
     "cached": (MODEL,),

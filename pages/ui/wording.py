@@ -206,4 +206,8 @@ MISSES: Final = {
     Reason.NEVER_STORED: "The cache {name} has **never stored** exactly this text under this model, as far as is on "
     "record: it may have been dropped, or have expired long ago.",
 }
+NEVER_UNDER_KEY: Final = (
+    "The cache {name} holds nothing under this key, and has **never stored** anything there, as far as is on record: "
+    "it may have been dropped, or have expired long ago."
+)
 """Why a text missed, in Markdown with places for the cache's ``name``, a ``detail``, and how long ``ago``."""

@@ -69,6 +69,37 @@ def test_another_entry_under_the_same_key(counting):
     assert "'a'" in str(found)
 
 
+# ------------------------------------------------------------------------------------------------ by key
+
+
+def test_by_key_what_is_there_and_what_never_was(counting):
+    key = counting.set("text", MODEL, VECTOR)
+    assert counting.why_by_key(key).is_hit
+    for missing in ("c:" + "0" * 64, "another:" + "0" * 64, "no key"):
+        assert counting.why_by_key(missing).reason is Reason.NEVER_STORED
+    assert counting.stats("1h").lookups == 0
+
+
+def test_by_key_what_is_wrong_with_a_value(counting, server):
+    key, other = counting.set("text", MODEL, VECTOR), counting.key_for("other", MODEL)
+    server.raw.copy(key, other)
+    found = counting.why_by_key(other)
+    assert (found.reason, found.detail) == (Reason.CORRUPT, "the text and the model in it belong under another key")
+    server.raw.setrange(key, 100, b"spoilt")
+    assert counting.why_by_key(key).reason is Reason.CORRUPT
+    server.raw.delete(key)
+    server.raw.rpush(key, "a list")
+    assert "a list, hash or the like" in str(counting.why_by_key(key))
+
+
+def test_by_key_of_redisvls_layout(valkey):
+    with EmbeddingsCache("c", redis_url=valkey.url, layout="redisvl") as cache:
+        for text in ("text", b"bytes"):
+            assert cache.why_by_key(cache.set(text, MODEL, VECTOR)).is_hit
+        valkey.raw.set(cache.key_for("other", MODEL), "a string")
+        assert "it is no hash" in str(cache.why_by_key(cache.key_for("other", MODEL)))
+
+
 # ------------------------------------------------------------------------------------------------ there was one
 
 
@@ -91,6 +122,8 @@ def test_an_entry_whose_ttl_ran_out(valkey):
             assert found.stored_at == pytest.approx(seconds - 1, abs=3)
             assert "its TTL ran out at 20" in str(found)
             assert str(found).endswith(" UTC.")
+        by_key = (cache.why_by_key(key), asyncio.run(cache.awhy_by_key(key)))
+        assert by_key == (cache.why("text", MODEL),) * 2
         cache.set("text", MODEL, VECTOR, ttl=100)
         assert cache.why("text", MODEL).is_hit
         cache.drop("text", MODEL)
