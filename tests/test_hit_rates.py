@@ -99,7 +99,10 @@ def test_sample_data_is_looked_up_and_found(cache: EmbeddingsCache) -> None:
     app = open_rates()
     assert "looked up there before and after" in words(app)
     finish(press(app, "Load sample data"))
-    assert metrics(app)["Hit rate"] == "50.0%"
+    deadline = time.monotonic() + 30
+    while metrics(app).get("Hit rate") != "50.0%":  # what is under way is gone with the first misses; then come hits
+        assert time.monotonic() < deadline, words(app)
+        finish(app.run())
     assert "Nothing to show yet" not in words(app)
     assert len(cache.mget(["What is machine learning?"], DEFAULT_MODEL)) == 1
 

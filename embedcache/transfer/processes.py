@@ -7,13 +7,14 @@ line says how to connect and what to do; it may hold a password, and so belongs 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Self, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Self, cast
 
 from embedcache.arguments import check_whole
 from embedcache.child_processes import environment, told_error
@@ -92,9 +93,10 @@ class Workers:
                         stdout=subprocess.PIPE,
                         env=environment(OPENBLAS_NUM_THREADS="1"),
                         start_new_session=True,  # a Ctrl+C at the terminal is for the parent
-                        pipesize=_PIPE_BYTES,
                     )
                 )
+                _widen(process.stdin)
+                _widen(process.stdout)
                 stack.callback(self._end, process)
                 self._processes.append(process)
                 self._send(process, self._first)
@@ -153,6 +155,12 @@ class Workers:
         process.kill()
         with suppress(BrokenPipeError):  # of what it has not read
             cast("BinaryIO", process.stdin).close()
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    """Gives a pipe more room, where the system has such pipes, and this user has not too many of them."""
+    with suppress(OSError, AttributeError):
+        fcntl.fcntl(cast("IO[bytes]", pipe), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _ended() -> TransferError:
