@@ -114,7 +114,7 @@ def test_a_strangers_text_stays_text(page: Page, address: str, server_url: str) 
 
     go(page, "Overview")
     page.get_by_role("button", name="Refresh").click()
-    expect(page.locator(".js-plotly-plot").filter(has_text="<script>")).to_have_count(1)
+    expect(page.locator(".js-plotly-plot").filter(has_text="<script>")).to_have_count(2)
     _assert_inert(page)
 
     go(page, "Embed")

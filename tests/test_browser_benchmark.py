@@ -138,7 +138,7 @@ def test_two_saved_runs_are_compared(open_benchmark: Any, connection: RedisConne
 def test_a_phone_scrolls_one_way_only(scheme: str, open_benchmark: Any, connection: RedisConnection) -> None:
     fill(connection)
     page = open_benchmark(390, 844, scheme)
-    expect(page.locator(".js-plotly-plot:has(.trace)")).to_have_count(6, timeout=MEASURED)
+    expect(page.locator(".js-plotly-plot:has(.trace)")).to_have_count(8, timeout=MEASURED)
     settle(page)
     wider = "element => element.scrollWidth > element.clientWidth"
     assert not page.locator("html").evaluate(wider)
