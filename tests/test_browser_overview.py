@@ -22,10 +22,11 @@ pytestmark = pytest.mark.browser
 
 Open: TypeAlias = Callable[..., Page]
 
-FIGURES = 3
+FIGURES = 4
 PATIENCE = 30_000  # milliseconds, for a slow machine
 
 CACHES = "Caches on this server"
+MODELS = ("Entries by model", "Memory by model")
 CARDS = ("Entries", "Memory", "Hit rate, 24 h", "Time saved, 24 h")
 
 # A dashboard that goes on looking at entries until a file is gone.
@@ -122,7 +123,7 @@ def test_the_page_draws(scheme: str, open_overview: Open, filled: None) -> None:
     expect(metric(page, "Hit rate, 24 h")).to_have_text("75.0%")
     expect(metric(page, "Time saved, 24 h")).to_have_text("6 s")
     expect(page.locator(".js-plotly-plot")).to_have_count(FIGURES)
-    expect(page.locator(".js-plotly-plot").filter(has_text="a/third")).to_have_count(1)
+    expect(page.locator(".js-plotly-plot").filter(has_text="a/third")).to_have_count(2)
     expect(page.get_by_test_id("stMetricChart")).to_have_count(4)
     expect(page.get_by_test_id("stDataFrame")).to_have_count(1)
     expect(page.get_by_test_id("stTable").get_by_text("Valkey")).to_be_visible()
@@ -167,7 +168,7 @@ def test_nothing_moves_when_what_was_counted_comes(
         expect(page.get_by_test_id("stTable").get_by_text("Valkey")).to_be_visible()
         expect(page.get_by_test_id("stDataFrame")).to_have_count(1)
         before = places(page)
-        assert set(before) == {*CARDS, "Overview", "By age", "When they leave", "By model", "Server", CACHES}
+        assert set(before) == {*CARDS, "Overview", "By age", "When they leave", *MODELS, "Server", CACHES}
         lock.unlink()
         expect(metric(page, "Entries")).to_have_text("61", timeout=PATIENCE)
         expect(page.locator(".js-plotly-plot:has(.trace)")).to_have_count(FIGURES)
