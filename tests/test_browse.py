@@ -232,7 +232,7 @@ def test_what_a_link_asks_that_cannot_be_is_left_out(cache: EmbeddingsCache, que
 
 
 @pytest.mark.parametrize(
-    "asked", ["{", "[]", "7", '{"no_field": 1}', '{"min_age": -1}', '{"expires_within": 5}', '"' * 9_000, "[" * 7_000]
+    "asked", ["{", "[]", "7", '{"no_field": 1}', '{"min_age": -1}', '{"expires_within": -5}', '"' * 9_000, "[" * 7_000]
 )
 def test_a_filter_in_a_link_that_cannot_be_is_refused(cache: EmbeddingsCache, asked: str) -> None:
     fill(cache, 2)

@@ -13,19 +13,15 @@ from pages.ui import quantities, wording
 from pages.ui.inputs import UnusableInputError
 
 Q = TypeVar("Q", int, float)
+T = TypeVar("T")
 
 _SPANS: Final = ("1 hour", "1 day", "7 days", "30 days", "90 days", "1 year")
 _SIZES: Final = ("1 KiB", "4 KiB", "16 KiB", "64 KiB", "1 MiB")
-_EXPIRY: Final = {
-    "any": "At any time",
-    "hour": "Within 1 hour",
-    "day": "Within 1 day",
-    "week": "Within 7 days",
-    "some": "At some time",
-    "never": "Never",
-}
+_AT_SOME_TIME: Final = "At some time"
+_NEVER: Final = "Never"
+_WITHIN: Final = "Within "
+_EXPIRY: Final = (*(f"{_WITHIN}{span}" for span in ("1 hour", "1 day", "7 days")), _AT_SOME_TIME, _NEVER)
 _VALUES: Final = {"all": "All", "damaged": "Damaged ones"}
-_WITHIN: Final = {"hour": 3_600.0, "day": 86_400.0, "week": 604_800.0}
 
 
 def filter_builder(key: str, models: Sequence[str]) -> EntryFilter:
@@ -53,7 +49,6 @@ def choose(key: str, chosen: EntryFilter) -> None:
     Raises:
         UnusableInputError: The controls have no such choice.
     """
-    expiry = _expiry_of(chosen)
     st.session_state.update(
         {
             f"{key}_text": chosen.text_contains or "",
@@ -63,7 +58,7 @@ def choose(key: str, chosen: EntryFilter) -> None:
             f"{key}_older": _typeable(chosen.min_age, _SPANS, quantities.seconds_of, "s"),
             f"{key}_newer": _typeable(chosen.max_age, _SPANS, quantities.seconds_of, "s"),
             f"{key}_idle": _typeable(chosen.min_idle, _SPANS, quantities.seconds_of, "s"),
-            f"{key}_expiry": expiry,
+            f"{key}_expiry": _expiry_of(chosen),
             f"{key}_smallest": _typeable(chosen.min_bytes, _SIZES, quantities.bytes_of, "B"),
             f"{key}_largest": _typeable(chosen.max_bytes, _SIZES, quantities.bytes_of, "B"),
             f"{key}_values": "damaged" if chosen.unreadable else "all",
@@ -71,17 +66,19 @@ def choose(key: str, chosen: EntryFilter) -> None:
     )
 
 
-def _expiry_of(chosen: EntryFilter) -> str:
+def _expiry_of(chosen: EntryFilter) -> str | None:
     if chosen.never_expires is not None:
-        return "never" if chosen.never_expires else "some"
-    if chosen.expires_within is None:
-        return "any"
-    option = next((name for name, seconds in _WITHIN.items() if seconds == chosen.expires_within), None)
-    if option is None:
-        raise UnusableInputError(
-            "This filter asks for a span until the expiry that cannot be chosen here. Choose one of those listed."
-        )
-    return option
+        return _NEVER if chosen.never_expires else _AT_SOME_TIME
+    span = _typeable(chosen.expires_within, _SPANS, quantities.seconds_of, "s")
+    return None if span is None else f"{_WITHIN}{span}"
+
+
+def _expiry(typed: str) -> dict[str, Any]:
+    """What was chosen or typed of the expiry, as the filter's fields; a span alone means within it."""
+    if typed in {_NEVER, _AT_SOME_TIME}:
+        return {"never_expires": typed == _NEVER}
+    starts = typed.lower().startswith(_WITHIN.lower())
+    return {"expires_within": quantities.seconds_of(typed[len(_WITHIN) :] if starts else typed)}
 
 
 def _typeable(amount: Q | None, options: Sequence[str], read: Callable[[str], Q], unit: str) -> str | None:
@@ -134,15 +131,9 @@ def _ask_numbers(key: str) -> dict[str, Any]:
         older = _typed("Stored longer ago than", _SPANS, quantities.seconds_of, f"{key}_older")
         newer = _typed("Stored within the last", _SPANS, quantities.seconds_of, f"{key}_newer")
         idle = _typed("Not read for", _SPANS, quantities.seconds_of, f"{key}_idle")
-        expiry = st.selectbox(
-            "Expires",
-            list(_EXPIRY),
-            format_func=lambda option: _EXPIRY[option],
-            key=f"{key}_expiry",
-            persist_state="session",
-        )
-        smallest = _typed("Larger than", _SIZES, quantities.bytes_of, f"{key}_smallest")
-        largest = _typed("Smaller than", _SIZES, quantities.bytes_of, f"{key}_largest")
+        expiry = _typed("Expires", _EXPIRY, _expiry, f"{key}_expiry")
+        smallest = _typed("Value larger than", _SIZES, quantities.bytes_of, f"{key}_smallest")
+        largest = _typed("Value smaller than", _SIZES, quantities.bytes_of, f"{key}_largest")
         values = st.selectbox(
             "Values",
             list(_VALUES),
@@ -155,16 +146,15 @@ def _ask_numbers(key: str) -> dict[str, Any]:
         "min_age": older,
         "max_age": newer,
         "min_idle": idle,
-        "expires_within": _WITHIN.get(expiry),
-        "never_expires": {"never": True, "some": False}.get(expiry),
+        **(expiry or {}),
         "min_bytes": smallest,
         "max_bytes": largest,
         "unreadable": True if values == "damaged" else None,
     }
 
 
-def _typed(label: str, options: Sequence[str], read: Callable[[str], Q], key: str) -> Q | None:
-    """A quantity that is chosen or typed; None where none is."""
+def _typed(label: str, options: Sequence[str], read: Callable[[str], T], key: str) -> T | None:
+    """What is chosen or typed, as it is read; None where nothing is."""
     typed = st.selectbox(
         label,
         options,
@@ -191,8 +181,8 @@ _LABELS: Final = {
     "text_contains": "Text contains",
     "min_age": "Stored longer ago than",
     "max_age": "Stored within the last",
-    "min_bytes": "Larger than",
-    "max_bytes": "Smaller than",
+    "min_bytes": "Value larger than",
+    "max_bytes": "Value smaller than",
     "unreadable": "Damaged ones",
 }
 
