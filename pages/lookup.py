@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from functools import partial
 
 import streamlit as st
 
@@ -16,9 +15,8 @@ from pages.ui import (
     entry_frames,
     entry_view,
     links,
-    longwork,
     many_texts,
-    nearest,
+    nearest_view,
     session,
     widgets,
     wording,
@@ -31,9 +29,6 @@ WAYS = {"text": "By text", "many": "Many texts", "key": "By key"}
 QUERY_KEY = "looked_up"
 OTHER_KEY = "compared_with"
 WHYS_KEY = "explained_misses"
-NEAREST_KEY = "nearest_to"
-NEAREST_JOB = "nearest texts"
-PATIENCE_SECONDS = 10.0  # about what loading the model takes on a slow machine
 LINKED = ("key", "with")
 MOST_SIMILAR = 5
 MAX_KEYS_SEARCHED = 20_000  # for what explains a miss: under a fifth of a second
@@ -219,8 +214,8 @@ def _show_miss(query: Query, explanation: Explanation | None) -> None:
         else:
             st.write("This has not the form of a key: a cache's name, a colon and 64 hex digits, all lower case.")
         st.page_link("pages/embed.py", label="Embed a text", icon=":material/bolt:")
-    if query.text is not None:
-        _show_nearest(query)
+    if query.text is not None and query.model_name is not None:
+        nearest_view.show(query.cache_name, query.text, query.model_name, _take_key)
 
 
 def _show_similar(query: Query, explanation: Explanation) -> None:
@@ -231,63 +226,6 @@ def _show_similar(query: Query, explanation: Explanation) -> None:
         words.caption(f"{wording.code_span(text, 160)} under {wording.code_span(model_name, 120)}")
         key = cache.key_for(text, model_name)
         link.button("Open", icon=":material/search:", key=f"open_{key}", on_click=_take_key, args=(key,))
-
-
-# -------------------------------------------------------------------------------------------------- nearest texts
-
-
-def _show_nearest(query: Query) -> None:
-    """The cached texts nearest in meaning to one that missed: a button, the work, what it found."""
-    with st.container(border=True):
-        st.subheader("Nearest cached texts", anchor=False)
-        vectorizer = session.shared_model(DEFAULT_MODEL)
-        if query.text is None or query.model_name != vectorizer.model_name:
-            st.caption(
-                f"To find them, the vector of your text is computed here, which the bundled model "
-                f"{wording.code_span(vectorizer.model_name)} alone can do. Choose it above to look among its entries."
-            )
-            return
-        this = (session.server_key(), query.key)
-        job = longwork.find(NEAREST_JOB) if st.session_state.get(NEAREST_KEY) == this else None
-        if job is None or not job.running:
-            pressed = st.button(
-                "Find nearest texts",
-                icon=":material/near_me:",
-                key="find_nearest",
-                help="Computes the vector of your text, stores nothing, and compares it with those that are cached. "
-                "Loading the model takes about 5 s the first time.",
-            )
-            if pressed:
-                longwork.forget(NEAREST_JOB)
-                st.session_state[NEAREST_KEY] = this
-                connection = session.open_cache(query.cache_name, refresh_ttl=False).connection
-                work = partial(nearest.find, connection, query.cache_name, query.text, vectorizer)
-                job = longwork.start(NEAREST_JOB, work)
-                # Each look at a job ends in a garbage collection of Streamlit's, which holds up the model's imports.
-                with st.spinner("Computing the vector of your text"):
-                    job.wait(PATIENCE_SECONDS)
-                st.rerun()
-        if job is not None and longwork.shown(job, "Comparing"):
-            _show_neighbours(job.result)
-
-
-def _show_neighbours(found: nearest.Nearest) -> None:
-    if not found.neighbours:
-        st.caption("The cache holds no vectors of this model to compare with.")
-        return
-    for neighbour in found.neighbours:
-        words, link = st.columns([6, 1], vertical_alignment="center")
-        words.markdown(f"**{neighbour.similarity:.3f}** {wording.code_span(neighbour.text, 160)}")
-        link.button(
-            "Open",
-            icon=":material/search:",
-            key=f"near_{neighbour.key}",
-            on_click=_take_key,
-            args=(neighbour.key,),
-        )
-    among = wording.counted(found.compared, "entry", "entries")
-    extent = "all" if found.whole else "a sample of"
-    st.caption(f"By cosine similarity (1: the same direction), among {extent} {among} of this model.")
 
 
 # -------------------------------------------------------------------------------------------------- many texts

@@ -152,8 +152,11 @@ def test_nearest_texts_of_one_that_missed(page: Page, address: str, cache: Embed
     model.fill(DEFAULT_MODEL)
     model.press("Enter")
     page.get_by_role("button", name="Look up").click()
-    page.get_by_role("button", name="Find nearest texts").click()
-    expect(page.get_by_text("among all 2 entries of this model")).to_be_visible(timeout=4 * SLOW)
+    ask, found = page.get_by_role("button", name="Find nearest texts"), page.get_by_text("among all 2 entries")
+    expect(ask.or_(found).first).to_be_visible(timeout=SLOW)
+    if ask.is_visible():  # the first to ask; for those after them the model is loaded
+        ask.click()
+    expect(found.last).to_be_visible(timeout=4 * SLOW)
     assert_inert(page)
     assert_no_sideways_scrolling(page)
     page.get_by_test_id("stMain").get_by_test_id("stButton").get_by_role("button", name="Open").first.click()

@@ -19,6 +19,7 @@ from pages.ui import longwork, many_texts, nearest, session, wording
 from pages.ui.configuration import READ_ONLY_VARIABLE
 from pages.ui.inputs import UnusableInputError
 from pages.ui.jobs import Progress
+from pages.ui.nearest_view import MEANING_JOB, WORDING_JOB
 
 VECTOR = [0.5, -0.5]
 
@@ -350,13 +351,55 @@ def test_nothing_to_compare_with_is_said_where_it_was_typed(
 # ------------------------------------------------------------------------------------------------ nearest texts
 
 
-def test_only_the_bundled_model_finds_nearest_texts(cache: EmbeddingsCache) -> None:
-    cache.set("t", "other/model", VECTOR)
+def when_over(app: AppTest, job_name: str) -> AppTest:
+    """The page once a job of this user's is over."""
+    job = longwork.jobs().find(app.session_state["owner"], job_name)
+    assert job is not None
+    assert job.wait(60)
+    return app.run()
+
+
+def test_texts_worded_alike_are_shown_without_a_click_whatever_the_model(cache: EmbeddingsCache) -> None:
+    texts = ["How do I reset my password?", HOSTILE, "Where is the nearest station?"]
+    for text in texts:
+        cache.set(text, "other/model", VECTOR)
+    cache.set("How can I reset my password", "m", VECTOR)
+    cache.set(b"How do I reset", "other/model", VECTOR)
     app = open_page("lookup")
     app.selectbox(key="lookup_model").set_value("other/model")
-    look_up(app, "missing")
-    assert "which the bundled model" in words(app)
-    assert "Find nearest texts" not in [button.label for button in app.button]
+    app = when_over(look_up(app, "how do i reset the password"), WORDING_JOB)
+    shown = words(app)
+    assert f"**91%** {wording.code_span(texts[0], 160)}" in shown
+    assert "among all 3 entries of this model" in shown
+    assert texts[2] not in shown
+    assert "How can I" not in shown
+    assert cache.stats().texts == 0
+    app.button(key=f"worded_{cache.key_for(texts[0], 'other/model')}").click().run()
+    assert texts[0] in [block.value for block in app.code]
+
+
+def test_what_is_worded_like_nothing_is_told_so(cache: EmbeddingsCache) -> None:
+    cache.set("Where is the nearest station?", "other/model", VECTOR)
+    app = open_page("lookup")
+    app.selectbox(key="lookup_model").set_value("other/model")
+    app = when_over(look_up(app, "0123456789"), WORDING_JOB)
+    assert "No text is worded alike. Yours was compared with the only entry of this model." in words(app)
+
+
+@pytest.mark.model
+def test_texts_that_mean_alike_are_found_under_a_model_that_is_not_here(cache: EmbeddingsCache) -> None:
+    texts = ["Cats purr when they are content.", HOSTILE, "The stock market fell on Monday.", b"bytes"]
+    for text in texts:
+        cache.set(text, "other/model", VECTOR)
+    app = open_page("lookup")
+    app.selectbox(key="lookup_model").set_value("other/model")
+    app = when_over(press(look_up(app, "Why does my kitten make that noise?"), "Find nearest texts"), MEANING_JOB)
+    shown = words(app)
+    assert shown.index("Cats purr") < shown.index("The stock market")
+    assert f"of the vectors that {wording.code_span(DEFAULT_MODEL)} gives their texts" in shown
+    assert "among all 3 entries of this model" in shown
+    assert cache.stats().texts == 0
+    assert not cache.exists(texts[0], DEFAULT_MODEL)
 
 
 @pytest.mark.model
@@ -367,19 +410,18 @@ def test_nearest_texts_are_found_and_opened(cache: EmbeddingsCache) -> None:
         cache.set(text, DEFAULT_MODEL, vector)
     cache.set("of another dimension", DEFAULT_MODEL, [1.0, 2.0])
     cache.set("of another model", "m", vectors[0])
-    app = press(look_up(open_page("lookup"), "Why do cats purr?"), "Find nearest texts")
-    job = longwork.jobs().find(app.session_state["owner"], "nearest texts")
-    assert job is not None
-    assert job.wait(60)
-    app.run()
+    session.shared_model(DEFAULT_MODEL).load()
+    # Without a click, for what it takes is loaded.
+    app = when_over(look_up(open_page("lookup"), "Why do cats purr?"), MEANING_JOB)
     shown = words(app)
     assert shown.index(texts[0]) < shown.index("Dogs bark") < shown.index("among all 4 entries of this model")
     assert wording.code_span(HOSTILE, 160) in shown
     assert "of another" not in shown
+    assert "Find nearest texts" not in [button.label for button in app.button]
     assert not cache.exists("Why do cats purr?", DEFAULT_MODEL)
     assert cache.stats().texts == 0
     key = cache.key_for(texts[0], DEFAULT_MODEL)
-    app.button(key=f"near_{key}").click().run()
+    app.button(key=f"meant_{key}").click().run()
     assert texts[0] in [block.value for block in app.code]
 
 
@@ -387,5 +429,8 @@ def test_nearest_texts_are_found_and_opened(cache: EmbeddingsCache) -> None:
 def test_a_cache_without_vectors_of_the_model_has_nothing_near(cache: EmbeddingsCache) -> None:
     cache.set("of another model", "m", VECTOR)
     model = session.shared_model(DEFAULT_MODEL)
-    found = nearest.find(cache.connection, cache.name, "text", model, Progress())
-    assert (found.neighbours, found.compared, found.whole) == ((), 0, True)
+    for found in (
+        nearest.in_meaning(cache.connection, cache.name, "text", DEFAULT_MODEL, model, Progress()),
+        nearest.in_wording(cache.connection, cache.name, "text", DEFAULT_MODEL, Progress()),
+    ):
+        assert (found.neighbours, found.compared, found.whole) == ((), 0, True)
