@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clicking import HOSTILE, finish, metrics, open_page, own_server, press, words
+from clicking import HOSTILE, finish, metrics, open_page, own_server, press, press_in_dialog, words
 from looking import redisvl_hash
 from streamlit.testing.v1 import AppTest
 
@@ -133,7 +133,7 @@ def test_what_cannot_be_read_is_said(cache: EmbeddingsCache) -> None:
 
 
 def test_an_entry_of_redisvls_is_shown_and_changed(cache: EmbeddingsCache) -> None:
-    client, key = cache.connection.client(), f"embedcache:{'cd' * 32}"
+    client, key = cache.connection.client(), cache.key_for("theirs", "m")
     client.hset(key, mapping=redisvl_hash("theirs", metadata='{"a": 1}'))
     app = open_browse(key=key)
     assert [list(vector) for vector in table(app)["vector"]] == [[0.25] * 3]
@@ -141,14 +141,30 @@ def test_an_entry_of_redisvls_is_shown_and_changed(cache: EmbeddingsCache) -> No
     assert metrics(app)["Own TTL"] == "not told"
     assert app.get("plotly_chart")
     buttons = {button.label: button for button in app.button if button.key.startswith("entry_")}
-    assert buttons["Edit metadata"].disabled
-    assert "RedisVL wrote this entry" in buttons["Edit metadata"].help
     buttons["Set TTL"].click().run()
     assert "It expires in 1 h now." in app.success[0].value
     assert client.ttl(key) in range(3_500, 3_601)
-    buttons["Drop entry"].click().run()
+    before = client.hgetall(key)
+    app.button(key="entry_edit_metadata").click().run()
+    (field,) = [area for area in app.text_area if area.label == "Metadata, as one JSON object"]
+    assert json.loads(field.value) == {"a": 1}
+    field.set_value('{"b": [2]}')
+    press_in_dialog(app, "Edit metadata", "Save")
+    assert "The metadata is saved." in app.success[0].value
+    assert json.loads(client.hget(key, "metadata")) == {"b": [2]}
+    assert client.hgetall(key) == before | {b"metadata": client.hget(key, "metadata")}
+    assert client.ttl(key) in range(3_500, 3_601)
+    app.button(key="entry_drop").click().run()
     press(app, "Drop it")
     assert not client.exists(key)
+
+
+def test_metadata_under_a_key_that_is_not_its_texts_is_left_alone(cache: EmbeddingsCache) -> None:
+    client, key = cache.connection.client(), f"embedcache:{'cd' * 32}"
+    client.hset(key, mapping=redisvl_hash("theirs", metadata='{"a": 1}'))
+    button = open_browse(key=key).button(key="entry_edit_metadata")
+    assert button.disabled
+    assert "does not lie under the key of its text" in button.help
 
 
 def test_a_broken_vector_of_redisvls_is_said(cache: EmbeddingsCache) -> None:

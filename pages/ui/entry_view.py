@@ -35,7 +35,7 @@ _TALL_PIXELS: Final = 240
 _MANY_CHARACTERS: Final = 700
 _MANY_LINES: Final = 8
 _GONE: Final = "It is gone: it expired, or somebody else dropped it."
-_REDISVLS: Final = "RedisVL wrote this entry. Change its metadata with the program that stored it."
+_ASTRAY: Final = "This entry does not lie under the key of its text, so no lookup finds it. Drop it."
 _NEWER: Final = "Nothing was changed: somebody stored this text anew meanwhile, and here is the new entry."
 
 
@@ -91,8 +91,9 @@ def _entry_words(name: str, entry: CacheEntry, summary: EntrySummary) -> None:
     text_block(entry["text"], key="entry_text")
     st.subheader("Metadata", anchor=False)
     metadata_block(entry)
-    theirs = _REDISVLS if entry_frames.is_redisvl(summary) else None
-    if _writing_button("Edit metadata", ":material/edit:", "entry_edit_metadata", why_not=theirs):
+    astray = session.open_cache(name, refresh_ttl=False).key_for(entry["text"], entry["model_name"]) != entry["key"]
+    why_not = _ASTRAY if astray else None
+    if _writing_button("Edit metadata", ":material/edit:", "entry_edit_metadata", why_not=why_not):
         edit_metadata(name, entry, summary)
     st.subheader("Identity", anchor=False)
     st.caption("Model")
@@ -267,7 +268,7 @@ def _typeable(metadata: Metadata | None) -> str:
 
 
 def _save_metadata(name: str, summary: EntrySummary, typed: str) -> None:
-    cache = session.open_cache(name)
+    cache = session.open_cache(name, layout="redisvl" if entry_frames.is_redisvl(summary) else "packed")
     if not cache.set_metadata(summary.key, inputs.read_metadata(typed)):
         widgets.leave_notice("info", _GONE)
         return

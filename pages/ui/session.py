@@ -22,6 +22,7 @@ import streamlit as st
 from embedcache import EmbedcacheError, EmbeddingsCache, HFTextVectorizer, benchmark, inspector
 from embedcache.benchmark import Run, Settings, Tell
 from embedcache.connection import RedisConnection
+from embedcache.entry_layout import LayoutName
 from embedcache.errors import ServerReplyError
 from embedcache.inspector import ServerInfo
 from embedcache.vectorizers.base import BaseVectorizer
@@ -111,7 +112,7 @@ def why_read_only() -> str | None:
     return access.why_read_only()
 
 
-def open_cache(name: str, *, refresh_ttl: bool = True) -> EmbeddingsCache:
+def open_cache(name: str, *, refresh_ttl: bool = True, layout: LayoutName = "packed") -> EmbeddingsCache:
     """The cache of this name on this user's server; all who may do the same with it share it.
 
     For a user who may not write, and for looking, it is one that the data layer keeps from writing whatever is called.
@@ -120,12 +121,13 @@ def open_cache(name: str, *, refresh_ttl: bool = True) -> EmbeddingsCache:
         name: The cache's name.
         refresh_ttl: False for looking at entries: what a person looks at must not live longer for it, and is not
             counted as a hit.
+        layout: Of the entries that are to be changed; what is looked at is found in any.
 
     Raises:
         InvalidInputError: The name or the server's URL cannot be used.
         NotAdmittedError: This user is not logged in.
     """
-    return _open(server_url(), name, writes=may_write() and refresh_ttl)
+    return _open(server_url(), name, writes=may_write() and refresh_ttl, layout=layout)
 
 
 def measuring() -> Callable[[Settings, BaseVectorizer | None, Tell], Run]:
@@ -134,9 +136,9 @@ def measuring() -> Callable[[Settings, BaseVectorizer | None, Tell], Run]:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False, on_release=EmbeddingsCache.close)
-def _open(url: str, name: str, *, writes: bool) -> EmbeddingsCache:
+def _open(url: str, name: str, *, writes: bool, layout: LayoutName = "packed") -> EmbeddingsCache:
     # What a person looks at is no demand: it counts neither for an entry's life nor for the hit rate.
-    opened = EmbeddingsCache(name, redis_url=url, read_only=not writes)
+    opened = EmbeddingsCache(name, redis_url=url, read_only=not writes, layout=layout)
     with _opening:
         _opened.add(opened)
     return opened
