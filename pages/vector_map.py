@@ -99,12 +99,12 @@ def _choose_view(mapped: Mapped) -> tuple[str, Colours]:
 def _colourings(mapped: Mapped) -> dict[str, Callable[[], Colours]]:
     """The ways to colour this map, by what they are called."""
     vectors = mapped.vectors
+    by_model: dict[str, Callable[[], Colours]] = {"Model": lambda: maps.by_model(vectors)}
     ways: dict[str, Callable[[], Colours]] = {
         "Cluster": lambda: _colour_by_cluster(mapped),
         "Age": lambda: maps.by_age(vectors, mapped.at),
     }
-    if len(set(vectors.model_names)) > 1:
-        ways = {"Model": lambda: maps.by_model(vectors), **ways}
+    ways = {**by_model, **ways} if len(set(vectors.model_names)) > 1 else {**ways, **by_model}
     for name in maps.field_names(vectors):
         ways.setdefault(f"Metadata: {wording.one_line(name, 60)}", lambda name=name: maps.by_field(vectors, name))
     return ways
@@ -269,8 +269,7 @@ def _found() -> Found | None:
 
 def _show_found(mapped: Mapped, found: Found | None) -> None:
     job = longwork.find(TEXT_JOB)
-    label = "Computing the vector (loading the model takes about 5 s)"
-    if job is None or not longwork.shown(job, label, unit=("text", "texts"), cancel=False):
+    if job is None or not longwork.shown(job, "Looking for its vector", unit=("text", "texts")):
         return
     if found is None:
         st.rerun()  # it was found since the map was drawn, which is to mark it

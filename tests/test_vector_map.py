@@ -13,9 +13,11 @@ import pytest
 from clicking import HOSTILE, metrics, open_page, own_server, press, words
 from streamlit.testing.v1 import AppTest
 
-from embedcache import EmbeddingsCache
+from embedcache import EmbeddingsCache, HFTextVectorizer
 from embedcache.vectorizers import DEFAULT_MODEL
 from pages.ui import wording
+from pages.ui.jobs import JobCancelledError, Progress
+from pages.ui.mapped import find_vector
 
 DIMENSION = 6
 PATIENCE = 80  # runs, half a second apart
@@ -127,7 +129,9 @@ def test_two_groups_are_two_clusters(cache: EmbeddingsCache) -> None:
 def test_colours(cache: EmbeddingsCache) -> None:
     fill(cache)
     app = open_map()
-    assert app.selectbox(key="map_colour").options == ["Cluster", "Age", "Metadata: kind", "Metadata: number"]
+    ways = ["Cluster", "Age", "Model", "Metadata: kind", "Metadata: number"]
+    assert app.selectbox(key="map_colour").options == ways
+    assert names(colour_by(app, "Model")) == ["m (60)"]
     assert names(colour_by(app, "Metadata: kind")) == ["even (30)", "odd (30)"]
     assert figure(colour_by(app, "Age"))["data"][0]["marker"]["colorbar"]["title"]["text"] == "age (seconds)"
     assert figure(colour_by(app, "Metadata: number"))["data"][0]["marker"]["colorbar"]["title"]["text"] == "number"
@@ -207,6 +211,19 @@ def test_neighbours_of_a_text_that_is_cached(cache: EmbeddingsCache) -> None:
     assert "even 4" not in list(near["text"])
     assert names(app)[-2:] == ["nearest neighbours", "your text"]
     assert len(figure(app)["data"][-2]["text"]) == 10
+
+
+def test_a_search_for_a_text_is_cancelled_before_the_model_is_loaded(cache: EmbeddingsCache) -> None:
+    class CancelledAtTheModel(Progress):
+        def tell(self, done: int, total: int | None = None, note: str | None = None) -> None:
+            if note:
+                self.cancel()
+            super().tell(done, total, note)
+
+    model = HFTextVectorizer(DEFAULT_MODEL)
+    with pytest.raises(JobCancelledError):
+        find_vector("never seen", ["m", model.model_name], 6, cache, model, CancelledAtTheModel())
+    assert not model.loaded
 
 
 def test_a_text_whose_vector_nobody_here_has(cache: EmbeddingsCache) -> None:

@@ -140,15 +140,19 @@ def find_vector(
 
     Raises:
         EmbedcacheError: The server does not answer, or the model cannot be loaded.
+        JobCancelledError: Somebody cancelled.
     """
     progress.tell(0, 1)
     for model in models:
+        progress.check()
         entry = cache.get(text, model)
         if entry is not None and len(entry["embedding"]) == dimension:
             return Found(text, model, entry["key"], entry["embedding"], cached=True)
     name = bundled.model_name
     if name in models:
+        progress.tell(0, note="" if bundled.loaded else "loading the model, which takes about 5 s")
         vector = np.asarray(bundled.embed(text), dtype=np.float32)
+        progress.check()
         if len(vector) == dimension:
             return Found(text, name, cache.key_for(text, name), vector)
     return Found(text)
