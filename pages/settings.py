@@ -8,6 +8,7 @@ from pages.ui import (
     access,
     audit_frames,
     cache_counts,
+    cache_list,
     connections,
     failures,
     longwork,
@@ -139,7 +140,8 @@ def _add() -> None:
 
 def _show_caches() -> None:
     widgets.require_server()
-    again = st.button("Count again", icon=":material/refresh:", key="count_caches", on_click=session.count_again)
+    bar = st.container(horizontal=True, vertical_alignment="center")
+    again = bar.button("Count again", icon=":material/refresh:", key="count_caches", on_click=session.count_again)
     job = cache_counts.counted(again=again)
     if not longwork.shown(job, "Counting entries", unit=("key", "keys")):
         return
@@ -147,8 +149,8 @@ def _show_caches() -> None:
     if not counts.keys.by_cache:
         st.caption("There is no cache on this server yet. A cache is there as soon as something is stored in it.")
         return
-    cache_counts.draw_table(counts, key="settings_caches")
-    st.caption(f"Counted {wording.ago(job.seconds_since_end)}. Choose the one to work with in the sidebar.")
+    bar.caption(f"Counted {wording.ago(job.seconds_since_end)}.", width="content")
+    cache_list.show(counts)
 
 
 # -------------------------------------------------------------------------------------------------- the rest

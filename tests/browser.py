@@ -86,6 +86,19 @@ def settle(page: Page) -> None:
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
 
 
+def assert_inert(page: Page) -> None:
+    """That nothing in the page's main part is an element that a stranger's text could have made."""
+    settle(page)
+    main = page.get_by_test_id("stMain")
+    assert main.locator("script, img, b, a[href^=javascript]").count() == 0
+
+
+def assert_no_sideways_scrolling(page: Page) -> None:
+    """That the page is no wider than its window."""
+    settle(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
 def unfold(page: Page, title: str) -> None:
     """Opens an expander and waits until nothing in it moves: a click half-way presses here and lets go elsewhere."""
     page.get_by_text(title).click()

@@ -10,7 +10,7 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
-from browser import dashboard, settle  # noqa: E402 - imports playwright itself
+from browser import assert_inert, assert_no_sideways_scrolling, dashboard, settle  # noqa: E402 - imports playwright itself
 from playwright.sync_api import Browser, Locator, Page, expect  # noqa: E402
 
 from embedcache import EmbeddingsCache, transfer  # noqa: E402
@@ -76,16 +76,6 @@ def click_row(page: Page, x: int, row: int) -> None:
     settle(page)
     # The grid is a picture under a layer that scrolls.
     grid(page).click(position={"x": x, "y": HEADER + ROW * row + ROW // 2}, force=True)
-
-
-def assert_inert(page: Page) -> None:
-    settle(page)
-    assert page.get_by_test_id("stMain").locator("script, img, b, a[href^=javascript]").count() == 0
-
-
-def assert_no_sideways_scrolling(page: Page) -> None:
-    settle(page)
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_a_row_opens_its_entry_and_the_link_opens_it_again(page: Page, address: str, cache: EmbeddingsCache) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
-from browser import dashboard, settle  # noqa: E402 - imports playwright itself
+from browser import assert_inert, assert_no_sideways_scrolling, dashboard  # noqa: E402 - imports playwright itself
 from playwright.sync_api import Browser, Locator, Page, expect  # noqa: E402
 
 from embedcache import EmbeddingsCache, HFTextVectorizer  # noqa: E402
@@ -54,17 +54,6 @@ def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
 def metric(page: Page, label: str) -> Locator:
     box = page.get_by_test_id("stMetric").filter(has=page.get_by_text(label, exact=True))
     return box.get_by_test_id("stMetricValue")
-
-
-def assert_inert(page: Page) -> None:
-    settle(page)
-    main = page.get_by_test_id("stMain")
-    assert main.locator("script, img, b, a[href^=javascript]").count() == 0
-
-
-def assert_no_sideways_scrolling(page: Page) -> None:
-    settle(page)
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_metadata_is_edited_and_nothing_typed_is_lost(page: Page, address: str, cache: EmbeddingsCache) -> None:

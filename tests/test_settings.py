@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from embedcache import EmbeddingsCache, audit
 from embedcache.vectorizers import DEFAULT_MODEL
-from pages.ui import access, connections, session
+from pages.ui import access, connections, session, wording
 
 PASSWORD = "s3cr3t/@:%"  # noqa: S105 - of a server of the tests' own
 
@@ -228,6 +229,70 @@ def test_caches_are_counted() -> None:
     assert "<script>" not in words(app)
 
 
+def facts(app: AppTest) -> dict[str, str]:
+    shown = app.table[0].value
+    return dict(zip(shown["fact"], shown["value"], strict=True))
+
+
+def tick(app: AppTest, row: int) -> AppTest:
+    """The page with that row of the table ticked, as a browser would tell it."""
+    app.session_state[app.dataframe[0].key] = {"selection": {"rows": [row], "columns": [], "cells": []}}
+    app.run()
+    assert not app.exception
+    return app
+
+
+def test_what_is_in_the_chosen_cache_is_told() -> None:
+    with EmbeddingsCache() as cache:
+        cache.mset([{"text": f"t{i}", "model_name": "m", "embedding": [1.0, 2.0]} for i in range(12)], ttl=7_200)
+        cache.set("another", HOSTILE, [1.0])
+        app = open_tab("Caches")
+    assert facts(app)["Entries"] == "13"
+    assert facts(app)["Models"] == f"`m` (12), {wording.code_span(HOSTILE, 80)} (1)"
+    assert facts(app)["Vectors"] == "2 numbers as float32 (12), 1 number as float32 (1)"
+    assert facts(app)["Layout"] == "embedcache's own"
+    assert facts(app)["Own TTL"] == "2 h (12), none (1)"
+    assert facts(app)["Next to leave"].endswith("1 entry stays")
+    assert "The pages work on this cache." in words(app)
+    assert "Work with it" not in [button.label for button in app.button]
+
+
+def test_a_ticked_cache_is_told_of_and_worked_with() -> None:
+    with EmbeddingsCache() as cache, EmbeddingsCache(HOSTILE) as hostile:
+        cache.mset([{"text": f"t{i}", "model_name": "m", "embedding": [1.0]} for i in range(3)])
+        hostile.set("t", "other/model", [1.0])
+        app = tick(open_tab("Caches"), 1)
+        assert facts(app)["Models"] == "`other/model`"
+        press(app, "Work with it")
+    assert "You work with the cache" in said(app)
+    assert app.selectbox(key=session.CACHE_KEY).value == HOSTILE
+    assert "<script>" not in words(app).replace(wording.code_span(HOSTILE, 80), "")
+
+
+def test_a_new_cache_is_started_by_its_name() -> None:
+    with EmbeddingsCache() as cache:
+        cache.set("t", "m", [1.0])
+        app = open_tab("Caches")
+        app.text_input(key="settings_new_cache").set_value(" products ")
+        press(app, "Start it")
+        assert app.selectbox(key=session.CACHE_KEY).value == "products"
+        assert app.text_input(key="settings_new_cache").value == ""
+        assert "It holds nothing." in words(app)
+        assert cache.exists("t", "m")
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_name_that_cannot_be_is_a_sentence_and_stays(name: str) -> None:
+    with EmbeddingsCache() as cache:
+        cache.set("t", "m", [1.0])
+        app = open_tab("Caches")
+        app.text_input(key="settings_new_cache").set_value(name)
+        press(app, "Start it")
+    assert app.error
+    assert app.selectbox(key=session.CACHE_KEY).value == session.DEFAULT_CACHE
+    assert app.text_input(key="settings_new_cache").value == name
+
+
 def test_no_cache_yet() -> None:
     assert "There is no cache on this server yet" in words(open_tab("Caches"))
 
@@ -317,6 +382,7 @@ def test_twenty_users_never_see_each_others_state(other: Server) -> None:
 
 def test_a_cache_is_opened_once_for_all_who_may_do_the_same_with_it() -> None:
     open_page("lookup")
+    gc.collect()  # or those of other tests leave meanwhile
     before = len(session.opened_caches())
     for _ in range(5):
         open_page("lookup")

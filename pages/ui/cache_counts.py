@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from embedcache import apart, walking
 from embedcache.connection import RedisConnection
@@ -63,14 +64,19 @@ def _start() -> Job[CacheCounts]:
     return longwork.start(_name(), partial(_count, connection, session.server_url()), shared=True)
 
 
-def draw_table(counts: CacheCounts, *, key: str) -> None:
+def draw_table(counts: CacheCounts, *, key: str, selectable: bool = False) -> str | None:
     """Draws a row for each cache, most entries first, and how many are RedisVL's where any are.
 
     Args:
         counts: What was counted.
         key: Names the table on its page.
+        selectable: Whether a row can be ticked.
+
+    Returns:
+        The cache that is ticked, if any.
     """
-    st.dataframe(
+    names = stocktaking.by_size(counts.keys.by_cache)
+    state = st.dataframe(
         stocktaking.caches_frame(counts.keys.by_cache, counts.redisvl),
         hide_index=True,
         height=_HEAD_PIXELS + _ROW_PIXELS * min(len(counts.keys.by_cache), _MOST_ROWS),
@@ -81,8 +87,13 @@ def draw_table(counts: CacheCounts, *, key: str) -> None:
                 "RedisVL's", format="localized", width=90, help="How many of its entries RedisVL stored."
             ),
         },
-        key=key,
+        # Another for other rows, so that no tick ever falls upon a cache that was not ticked.
+        key=f"{key}_{hash(tuple(names))}" if selectable else key,
+        on_select="rerun" if selectable else "ignore",
+        selection_mode="single-row",
     )
+    rows = [] if isinstance(state, DeltaGenerator) else state["selection"]["rows"]
+    return names[rows[0]] if rows and rows[0] < len(names) else None
 
 
 def _count(connection: RedisConnection, url: str, progress: Progress) -> CacheCounts:

@@ -136,7 +136,7 @@ def measuring() -> Callable[[Settings, BaseVectorizer | None, Tell], Run]:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False, on_release=EmbeddingsCache.close)
-def _open(url: str, name: str, *, writes: bool, layout: LayoutName = "packed") -> EmbeddingsCache:
+def _open(url: str, name: str, *, writes: bool, layout: LayoutName) -> EmbeddingsCache:
     # What a person looks at is no demand: it counts neither for an entry's life nor for the hit rate.
     opened = EmbeddingsCache(name, redis_url=url, read_only=not writes, layout=layout)
     with _opening:
@@ -221,7 +221,9 @@ def models_to_choose(name: str) -> list[str]:
 
 @st.cache_data(ttl=_MODELS_SECONDS, max_entries=64, show_spinner=False)
 def _sampled_models(url: str, name: str) -> tuple[str, ...]:
-    sampled = inspector.find_caches(_open(url, DEFAULT_CACHE, writes=False).connection, max_keys=_SAMPLED_KEYS)
+    sampled = inspector.find_caches(
+        _open(url, DEFAULT_CACHE, writes=False, layout="packed").connection, max_keys=_SAMPLED_KEYS
+    )
     return tuple(model for cache in sampled.caches if cache.name == name for model in cache.models)
 
 

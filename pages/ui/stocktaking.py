@@ -219,7 +219,11 @@ def caches_frame(by_cache: Mapping[str, int], redisvl: Mapping[str, int]) -> pd.
         by_cache: Entries by cache.
         redisvl: How many of them are RedisVL's, by cache.
     """
-    rows = [(one_line(name), entries, redisvl.get(name, 0)) for name, entries in by_cache.items()]
+    rows = [(one_line(name), by_cache[name], redisvl.get(name, 0)) for name in by_size(by_cache)]
     frame = pd.DataFrame(rows, columns=["cache", "entries", "redisvl"])
-    frame = frame.sort_values("entries", ascending=False, ignore_index=True, kind="stable")
     return frame if frame["redisvl"].any() else frame.drop(columns="redisvl")
+
+
+def by_size(by_cache: Mapping[str, int]) -> list[str]:
+    """Caches, most entries first."""
+    return sorted(by_cache, key=lambda name: -by_cache[name])
