@@ -61,18 +61,24 @@ def dashboard(url: str, log: Path, script: Path = ROOT / "dashboard.py") -> Iter
         script: What to run in its place.
     """
     port = free_port()
+    with serving(url, log, port, script):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def serving(url: str, log: Path, port: int, script: Path = ROOT / "dashboard.py") -> Iterator[subprocess.Popen[bytes]]:
+    """As `dashboard`, on a port that is given; gives the process, for those who end it themselves."""
     options = ["--server.headless=true", "--server.fileWatcherType=none", f"--server.port={port}"]
     command = [sys.executable, "-m", "streamlit", "run", str(script), *options]
     with (
-        log.open("wb") as output,
+        log.open("ab") as output,
         subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, "EMBEDCACHE_URL": url}, stdout=output, stderr=output
         ) as process,
     ):
         try:
-            address = f"http://127.0.0.1:{port}"
-            _wait_until_healthy(process, address, log)
-            yield address
+            _wait_until_healthy(process, f"http://127.0.0.1:{port}", log)
+            yield process
         finally:
             process.terminate()
             try:

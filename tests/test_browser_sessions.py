@@ -1,9 +1,8 @@
-"""Many users at once in real browsers, each with a login, a server and a cache of their own; and a server that goes."""
+"""Many users at once in real browsers, each with a login, a server and a cache of their own; and the unexpected."""
 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ pytestmark = pytest.mark.browser
 
 EDITOR, VIEWER = "the editors' words", "the viewers' words"
 PATIENCE = 120_000  # milliseconds: twenty pages at once share a machine of two cores
-COMES_BACK = 30_000  # milliseconds within which a page has found that its server answers, on a slow machine too
 
 APP = """
 import streamlit as st
@@ -244,41 +242,6 @@ def test_the_login_fits_a_phone(locked: str, visit: Callable[..., Page]) -> None
         beyond = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert page.get_by_test_id("stMain").evaluate("main => main.scrollWidth - main.clientWidth") <= 0
         assert page.evaluate(beyond) <= 0
-
-
-# ------------------------------------------------------------------------------------------------ a server that goes
-
-
-@pytest.mark.parametrize("name", ["Overview", "Hit rates", "Lookup", "Embed"])
-def test_a_page_comes_back_by_itself_with_what_was_typed(
-    name: str, server: Server, tmp_path: Path, visit: Callable[..., Page]
-) -> None:
-    with dashboard(server.url, tmp_path / "log") as address:
-        page = visit(address)
-        heading(page, "Overview")
-        if name != "Overview":
-            go(page, name)
-        field = page.get_by_test_id("stTextArea").get_by_role("textbox").first
-        typed = name in {"Lookup", "Embed"}
-        if typed:
-            field.fill("typed before")
-            field.press("Control+Enter")
-            settle(page)
-        server.stop()
-        choose_cache(page, "another")  # whatever a user does now
-        expect(page.get_by_text("does not answer").first).to_be_visible(timeout=COMES_BACK)
-        expect(page.get_by_text("No answer since").first).to_be_visible()
-        if typed:
-            field.fill("typed meanwhile")
-        time.sleep(5)  # two looks in vain
-        expect(page.get_by_text("does not answer").first).to_be_visible()
-        assert page.get_by_test_id("stException").count() == 0
-        server.start()
-        expect(page.get_by_text("does not answer")).to_have_count(0, timeout=COMES_BACK)
-        expect(page.get_by_text("No answer since")).to_have_count(0)
-        expect(page.get_by_test_id("stSidebar").get_by_text("Valkey").first).to_be_visible()
-        if typed:
-            expect(field).to_have_value("typed meanwhile")
 
 
 # ------------------------------------------------------------------------------------------------ the unexpected

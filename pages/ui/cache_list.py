@@ -61,9 +61,10 @@ def _show_choice(name: str) -> None:
 
 
 def _ask_new() -> None:
-    with st.form("new_cache", border=False):
-        st.text_input("A new cache's name", placeholder="products", key=_NEW_KEY)
-        st.form_submit_button("Start it", icon=":material/add:", on_click=_start)
+    # No form: what is typed into one is lost where the server goes, and the form with it.
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.text_input("A new cache's name", placeholder="products", key=_NEW_KEY, persist_state="session")
+        st.button("Start it", icon=":material/add:", key="start_cache", on_click=_start)
 
 
 def _start() -> None:
