@@ -1,4 +1,4 @@
-"""Every page checked by axe-core for WCAG 2 A and AA: names of controls, contrast in both themes, order, languages."""
+"""Every page, dialog and result checked by axe-core for WCAG 2 A and AA: names, contrast in both themes, order."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from browser import dashboard, settle  # noqa: E402 - imports playwright itself
+from accessible import found_wrong, visit  # noqa: E402 - imports playwright itself
+from browser import dashboard, settle  # noqa: E402
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 from servers import Server, running  # noqa: E402
 
 from embedcache import EmbeddingsCache  # noqa: E402
 
-pytestmark = [pytest.mark.browser, pytest.mark.model]
+pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.timeout(600)]
 
-RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
+SLOW = 60_000  # milliseconds; a machine that runs other tests beside these takes its time
+FIRST_TICK = {"x": 18, "y": 55}
 
 
 @pytest.fixture(scope="module")
@@ -49,39 +50,14 @@ def filled(server: Server) -> str:
     return keys[0]
 
 
-@pytest.fixture(params=["light", "dark"])
-def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=request.param)
-    context.set_default_timeout(15_000)
+@pytest.fixture(params=["desk, light", "desk, dark", "phone, dark"])
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    size, scheme = request.param.split(", ")
+    viewport = {"width": 1440, "height": 900} if size == "desk" else {"width": 390, "height": 844}
+    context = browser.new_context(viewport=viewport, color_scheme=scheme)
+    context.set_default_timeout(SLOW)
     yield context.new_page()
     context.close()
-
-
-def visit(page: Page, address: str) -> None:
-    page.goto(address)
-    expect(page.get_by_role("heading", level=1)).to_be_visible(timeout=30_000)
-    settle(page)
-    page.wait_for_timeout(500)  # what fades in has other colours before
-
-
-# Streamlit puts a <div> between the list of its navigation and the items of each section, and names no mark of the
-# lines in its metrics.
-STREAMLITS_OWN = {
-    ("list", '<ul data-testid="stSidebarNavItems"'),
-    ("listitem", '<li class="st-emotion-cache-'),
-    ("svg-img-alt", '<g class="mark-symbol role-mark metric_chart_'),
-}
-
-
-def found_wrong(page: Page) -> Iterator[str]:
-    """What axe-core finds wrong, a line for each rule and place."""
-    response = Axe().run(page, options=RULES).response
-    for violation in response["violations"]:
-        for node in violation["nodes"]:
-            if any(violation["id"] == rule and node["html"].startswith(start) for rule, start in STREAMLITS_OWN):
-                continue
-            why = " ".join(node["failureSummary"].split())
-            yield f"{page.url} {violation['id']}: {node['html'][:200]} {why}"
 
 
 def addresses(page: Page, address: str) -> list[str]:
@@ -106,3 +82,94 @@ def test_pages_with_data(page: Page, address: str, filled: str) -> None:
 def test_empty_pages(page: Page, address: str, server: Server) -> None:
     server.raw.flushall()
     check(page, addresses(page, address))
+
+
+# ------------------------------------------------------------------------------------------------ dialogs and results
+
+
+def check_now(page: Page) -> None:
+    """The page as it stands."""
+    settle(page)
+    page.wait_for_timeout(500)  # what fades in has other colours before
+    wrong = list(found_wrong(page))
+    assert not wrong, "\n".join(wrong)
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_test_id("stMain").get_by_role("button", name=name, exact=True).first.click()
+
+
+def test_dialogs_of_an_entry(page: Page, address: str, filled: str) -> None:
+    visit(page, f"{address}/lookup?key={filled}")
+    for opener, closer in (("Edit metadata", "Cancel"), ("Drop entry", "Keep it")):
+        press(page, opener)
+        expect(page.get_by_role("dialog")).to_be_visible()
+        check_now(page)
+        page.get_by_role("dialog").get_by_role("button", name=closer).click()
+        expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_dialogs_of_ticked_entries(page: Page, address: str, filled: str) -> None:
+    visit(page, f"{address}/browse")
+    expect(page.get_by_text("as of")).to_be_visible()
+    settle(page)
+    page.get_by_test_id("stDataFrame").locator("canvas").first.click(position=FIRST_TICK, force=True)
+    expect(page.get_by_text("1 ticked")).to_be_visible()
+    for opener in ("Set TTL", "Drop"):
+        press(page, opener)
+        expect(page.get_by_role("dialog")).to_be_visible()
+        check_now(page)
+        page.get_by_role("dialog").get_by_role("button", name="Close").click()
+        expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_plan_and_its_confirmation(page: Page, address: str, filled: str) -> None:
+    visit(page, f"{address}/cleanup")
+    press(page, "Make a plan")
+    field = page.get_by_label("Type the name of the cache to confirm")
+    expect(field).to_be_visible()
+    check_now(page)
+    field.fill("embedcache")
+    field.press("Enter")
+    expect(page.get_by_role("button", name="Remove 50 entries")).to_be_enabled()
+    check_now(page)
+
+
+def test_a_miss_and_what_is_nearest(page: Page, address: str, filled: str) -> None:
+    visit(page, f"{address}/lookup")
+    page.get_by_label("Text", exact=True).fill("text 1")
+    model = page.get_by_role("combobox", name="Model")
+    model.fill("a/model")
+    model.press("Enter")
+    press(page, "Look up")
+    expect(page.get_by_text("How much of both texts is alike")).to_be_visible()
+    check_now(page)
+
+
+def test_what_was_embedded(page: Page, address: str, filled: str) -> None:
+    visit(page, f"{address}/embed")
+    page.get_by_text("Many lines", exact=True).click()
+    page.get_by_label("Texts, one per line").fill("one text\nanother text\na third")
+    press(page, "Embed")
+    expect(page.locator(".js-plotly-plot")).to_have_count(2)
+    check_now(page)
+
+
+def test_what_was_measured(page: Page, address: str, filled: str) -> None:
+    visit(page, f"{address}/benchmark")
+    page.get_by_test_id("stCheckbox").get_by_text("Without and with the cache", exact=True).click()
+    settle(page)
+    iterations = page.get_by_label("Iterations", exact=True)
+    iterations.fill("5")
+    iterations.press("Enter")
+    settle(page)
+    press(page, "Run the benchmark")
+    expect(page.get_by_role("heading", name="Saved runs")).to_be_visible()
+    check_now(page)
+
+
+def test_tabs_of_settings(page: Page, address: str, filled: str) -> None:
+    visit(page, f"{address}/settings")
+    for tab in ("Caches", "Token prices", "Audit log", "You"):
+        page.get_by_role("tab", name=tab).click()
+        check_now(page)

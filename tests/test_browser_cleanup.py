@@ -10,11 +10,11 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
+from accessible import found_wrong  # noqa: E402
 from browser import dashboard, launch, settle, unfold  # noqa: E402 - imports playwright itself
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 from removing import MODEL, item, left, stored  # noqa: E402
 from servers import Server, running  # noqa: E402
-from test_browser_accessibility import found_wrong  # noqa: E402
 
 from embedcache import EmbeddingsCache, audit  # noqa: E402
 
