@@ -5,18 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Iterator
-from itertools import starmap
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final
 
 import numpy as np
 import orjson
 
+from embedcache.arguments import shown
 from embedcache.entry import FloatArray, Text
 from embedcache.errors import TransferError
 from embedcache.transfer.columns import EntryColumns, cut
 from embedcache.transfer.footer import NOT_AN_EXPORT, Footer, footer_from_json
-from embedcache.transfer.formats import Piece
+from embedcache.transfer.formats import Piece, VectorForm
 from embedcache.transfer.whole_files import Draft
 
 try:
@@ -45,12 +45,15 @@ _FIELDS: Final = (
     ("inserted_at", (float, int)),
     ("ttl", (int, type(None))),
     ("expires_at", (float, int, type(None))),
-    ("vector", (list,)),
+    ("vector", (list, dict)),
 )
 _VECTOR_START: Final = b',"vector":['
 _VECTOR_END: Final = b"]}\n"
 _TEXT_FIELDS: Final = ("text", "text_base64")
 _NUMBERS: Final = {float, int}
+_ENCODED_FIELDS: Final = {"dtype", "base64"}
+_ENCODED_DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
+"""What a lookup gives, as in Parquet; the entry's own `dtype` says how the cache stores it."""
 
 _ODD_FLOAT32: Final = 0x15AE43FD
 """The one float32 (7.038531e-26) whose shortest text, read as a float64 and then made float32, gives another. All two
@@ -69,14 +72,15 @@ if csv is not None:
 
 
 class JSONLWriter:
-    """Writes entries to a draft, a line each."""
+    """Writes entries to a draft, a line each, with their vectors as numbers or in base64."""
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: Draft, vectors: VectorForm) -> None:
         self._draft = draft
+        self._vectors = vectors
 
     def write(self, columns: EntryColumns) -> None:
         """Adds entries."""
-        self._draft.file.writelines(starmap(_line, columns.rows()))
+        self._draft.file.writelines(_lines(columns, self._vectors))
 
     def write_piece(self, piece: bytes) -> None:
         """Adds entries that `to_piece` made a piece of."""
@@ -90,45 +94,48 @@ class JSONLWriter:
         """Nothing: the draft is all there is."""
 
 
-def to_piece(columns: EntryColumns) -> bytes:
+def to_piece(columns: EntryColumns, vectors: VectorForm) -> bytes:
     """Entries as their lines."""
-    return b"".join(starmap(_line, columns.rows()))
+    return b"".join(_lines(columns, vectors))
 
 
-def _line(
-    entry_id: str,
-    text: Text,
-    model_name: str,
-    vector: FloatArray,
-    dtype: str,
-    scale: float | None,
-    metadata: str | None,
-    inserted_at: float,
-    ttl: int | None,
-    expires_at: float | None,
-) -> bytes:
-    shown = {"text": text} if isinstance(text, str) else {"text_base64": base64.b64encode(text).decode()}
-    entry = {
-        "entry_id": entry_id,
-        **shown,
-        "model_name": model_name,
-        "dimension": len(vector),
-        "dtype": dtype,
-        "scale": scale,
-        "metadata": None if metadata is None else orjson.Fragment(metadata),
-        "inserted_at": inserted_at,
-        "ttl": ttl,
-        "expires_at": expires_at,
-        "vector": _writable(vector),  # last, so that a person sees the rest
-    }
-    return orjson.dumps(entry, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+def _lines(columns: EntryColumns, vectors: VectorForm) -> Iterator[bytes]:
+    writable = _WRITABLE[vectors]
+    for entry_id, text, model_name, vector, dtype, scale, metadata, inserted_at, ttl, expires_at in columns.rows():
+        readable = {"text": text} if isinstance(text, str) else {"text_base64": _base64(text)}
+        entry = {
+            "entry_id": entry_id,
+            **readable,
+            "model_name": model_name,
+            "dimension": len(vector),
+            "dtype": dtype,
+            "scale": scale,
+            "metadata": None if metadata is None else orjson.Fragment(metadata),
+            "inserted_at": inserted_at,
+            "ttl": ttl,
+            "expires_at": expires_at,
+            "vector": writable(vector),  # last, so that a person sees the rest
+        }
+        yield orjson.dumps(entry, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
 
 
-def _writable(vector: FloatArray) -> FloatArray:
+def _numbers(vector: FloatArray) -> FloatArray:
     """The vector as numbers whose shortest text gives them back."""
     if vector.dtype == np.float32 and ((vector.view(np.uint32) & 0x7FFFFFFF) == _ODD_FLOAT32).any():
         return vector.astype(np.float64)
     return vector
+
+
+def _encoded(vector: FloatArray) -> dict[str, str]:
+    name = vector.dtype.name
+    return {"dtype": name, "base64": _base64(vector.astype(_ENCODED_DTYPES[name], copy=False).tobytes())}
+
+
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
+
+
+_WRITABLE: Final[dict[VectorForm, Callable[[FloatArray], object]]] = {"numbers": _numbers, "base64": _encoded}
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -318,22 +325,42 @@ def _text(entry: dict[str, Any], row: int) -> Text:
     if len(given) != 1 or not isinstance(entry[given[0]], str):
         raise TransferError("an entry has a text or a text_base64, and not both", row=row)
     text: str = entry[given[0]]
-    if given == ["text"]:
-        return text
+    return text if given == ["text"] else _decoded(text, "its text_base64", row)
+
+
+def _decoded(text: str, name: str, row: int) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise TransferError("its text_base64 is not base64", row=row) from error
+    except (TypeError, ValueError) as error:
+        raise TransferError(f"{name} is not base64", row=row) from error
 
 
 def _vector(entry: dict[str, Any], row: int) -> FloatArray:
-    numbers = entry["vector"]
-    if len(numbers) != entry["dimension"]:
+    given = entry["vector"]
+    vector = _vector_of_bytes(given, row) if isinstance(given, dict) else _vector_of_numbers(given, row)
+    if len(vector) != entry["dimension"]:
         raise TransferError(
-            f"the vector has {len(numbers):,} components, and its dimension is {entry['dimension']:,}", row=row
+            f"the vector has {len(vector):,} components, and its dimension is {entry['dimension']:,}", row=row
         )
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused where vectors are packed
+        return vector.astype(np.float64 if entry["dtype"] == "float64" else np.float32, copy=False)
+
+
+def _vector_of_numbers(numbers: list[Any], row: int) -> FloatArray:
     if not set(map(type, numbers)) <= _NUMBERS:  # numpy would make numbers of texts and of true
         raise TransferError("the vector holds something that is not a number", row=row)
-    vector: FloatArray = np.fromiter(numbers, np.float64, len(numbers))
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused where vectors are packed
-        return vector if entry["dtype"] == "float64" else vector.astype(np.float32)
+    return np.fromiter(numbers, np.float64, len(numbers))
+
+
+def _vector_of_bytes(given: dict[str, Any], row: int) -> FloatArray:
+    if given.keys() != _ENCODED_FIELDS:
+        raise TransferError("the vector is an object of dtype and base64, or a list of numbers", row=row)
+    name = given["dtype"]
+    item = _ENCODED_DTYPES.get(name) if isinstance(name, str) else None
+    if item is None:
+        raise TransferError(f"the vector's dtype is {' or '.join(_ENCODED_DTYPES)}, not {shown(name)}", row=row)
+    data = _decoded(given["base64"], "the vector", row)
+    if len(data) % item.itemsize:
+        raise TransferError(f"the vector has {len(data):,} bytes, which are no whole numbers of {name}", row=row)
+    vector: FloatArray = np.frombuffer(data, item)
+    return vector
