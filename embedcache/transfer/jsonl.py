@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 from collections.abc import Callable, Iterator
 from operator import itemgetter
@@ -12,9 +10,9 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import orjson
 
-from embedcache.arguments import shown
 from embedcache.entry import FloatArray, Text
 from embedcache.errors import TransferError
+from embedcache.transfer import base64_vectors
 from embedcache.transfer.columns import EntryColumns, cut
 from embedcache.transfer.footer import NOT_AN_EXPORT, Footer, footer_from_json
 from embedcache.transfer.formats import Piece, VectorForm
@@ -53,9 +51,6 @@ _VECTOR_END: Final = b"]}\n"
 _ENCODED_END: Final = b'"}}\n'
 _TEXT_FIELDS: Final = ("text", "text_base64")
 _NUMBERS: Final = {float, int}
-_ENCODED_FIELDS: Final = {"dtype", "base64"}
-_ENCODED_DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
-"""What a lookup gives, as in Parquet; the entry's own `dtype` says how the cache stores it."""
 
 _ODD_FLOAT32: Final = 0x15AE43FD
 """The one float32 (7.038531e-26) whose shortest text, read as a float64 and then made float32, gives another. All two
@@ -104,7 +99,7 @@ def to_piece(columns: EntryColumns, vectors: VectorForm) -> bytes:
 def _lines(columns: EntryColumns, vectors: VectorForm) -> Iterator[bytes]:
     writable = _WRITABLE[vectors]
     for entry_id, text, model_name, vector, dtype, scale, metadata, inserted_at, ttl, expires_at in columns.rows():
-        readable = {"text": text} if isinstance(text, str) else {"text_base64": _base64(text)}
+        readable = {"text": text} if isinstance(text, str) else {"text_base64": base64_vectors.encoded_bytes(text)}
         entry = {
             "entry_id": entry_id,
             **readable,
@@ -128,17 +123,10 @@ def _numbers(vector: FloatArray) -> FloatArray:
     return vector
 
 
-def _encoded(vector: FloatArray) -> dict[str, str]:
-    # Asking numpy for the name takes longer than all the rest.
-    name = "float32" if vector.dtype == _ENCODED_DTYPES["float32"] else "float64"
-    return {"dtype": name, "base64": _base64(vector.astype(_ENCODED_DTYPES[name], copy=False).tobytes())}
-
-
-def _base64(data: bytes) -> str:
-    return binascii.b2a_base64(data, newline=False).decode()
-
-
-_WRITABLE: Final[dict[VectorForm, Callable[[FloatArray], object]]] = {"numbers": _numbers, "base64": _encoded}
+_WRITABLE: Final[dict[VectorForm, Callable[[FloatArray], object]]] = {
+    "numbers": _numbers,
+    "base64": base64_vectors.encoded,
+}
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -294,19 +282,20 @@ def _all_parsed(lines: list[bytes]) -> list[dict[str, Any]] | None:
 
 def _decoded_at_once(entries: list[dict[str, Any]]) -> list[FloatArray] | None:
     """The vectors that are in base64; None where one of them is not as an export wrote it."""
-    found: list[FloatArray] = []
-    for entry in entries:
-        given, wanted = entry["vector"], "float64" if entry["dtype"] == "float64" else "float32"
-        if type(given) is not dict or given.keys() != _ENCODED_FIELDS or given["dtype"] != wanted:
+    alike: dict[tuple[str, int], list[int]] = {}
+    for index, entry in enumerate(entries):
+        dtype = "float64" if entry["dtype"] == "float64" else "float32"
+        alike.setdefault((dtype, entry["dimension"]), []).append(index)
+    found: dict[int, FloatArray] = {}
+    for (dtype, dimension), indexes in alike.items():
+        given = [entries[index]["vector"] for index in indexes]
+        if dimension < 1 or set(map(type, given)) != {dict}:
             return None
-        try:
-            vector = np.frombuffer(binascii.a2b_base64(given["base64"], strict_mode=True), _ENCODED_DTYPES[wanted])
-        except (TypeError, ValueError):
+        matrix = base64_vectors.all_decoded(given, dtype, dimension)
+        if matrix is None:
             return None
-        if len(vector) != entry["dimension"]:
-            return None
-        found.append(vector)
-    return found
+        found |= zip(indexes, matrix, strict=True)
+    return [found[index] for index in range(len(entries))]
 
 
 def _vectors_at_once(numbers: list[bytes], entries: list[dict[str, Any]]) -> list[FloatArray] | None:
@@ -354,19 +343,12 @@ def _text(entry: dict[str, Any], row: int) -> Text:
     if len(given) != 1 or not isinstance(entry[given[0]], str):
         raise TransferError("an entry has a text or a text_base64, and not both", row=row)
     text: str = entry[given[0]]
-    return text if given == ["text"] else _decoded(text, "its text_base64", row)
-
-
-def _decoded(text: str, name: str, row: int) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (TypeError, ValueError) as error:
-        raise TransferError(f"{name} is not base64", row=row) from error
+    return text if given == ["text"] else base64_vectors.decoded_bytes(text, "its text_base64", row)
 
 
 def _vector(entry: dict[str, Any], row: int) -> FloatArray:
     given = entry["vector"]
-    vector = _vector_of_bytes(given, row) if isinstance(given, dict) else _vector_of_numbers(given, row)
+    vector = base64_vectors.decoded(given, row) if isinstance(given, dict) else _vector_of_numbers(given, row)
     if len(vector) != entry["dimension"]:
         raise TransferError(
             f"the vector has {len(vector):,} components, and its dimension is {entry['dimension']:,}", row=row
@@ -379,17 +361,3 @@ def _vector_of_numbers(numbers: list[Any], row: int) -> FloatArray:
     if not set(map(type, numbers)) <= _NUMBERS:  # numpy would make numbers of texts and of true
         raise TransferError("the vector holds something that is not a number", row=row)
     return np.fromiter(numbers, np.float64, len(numbers))
-
-
-def _vector_of_bytes(given: dict[str, Any], row: int) -> FloatArray:
-    if given.keys() != _ENCODED_FIELDS:
-        raise TransferError("the vector is an object of dtype and base64, or a list of numbers", row=row)
-    name = given["dtype"]
-    item = _ENCODED_DTYPES.get(name) if isinstance(name, str) else None
-    if item is None:
-        raise TransferError(f"the vector's dtype is {' or '.join(_ENCODED_DTYPES)}, not {shown(name)}", row=row)
-    data = _decoded(given["base64"], "the vector", row)
-    if len(data) % item.itemsize:
-        raise TransferError(f"the vector has {len(data):,} bytes, which are no whole numbers of {name}", row=row)
-    vector: FloatArray = np.frombuffer(data, item)
-    return vector
