@@ -339,7 +339,7 @@ def _written_here(
 def _packed_batches(restoring: Restoring, batches: Iterator[EntryColumns]) -> Iterator[PackedEntries]:
     row = 1
     for columns in batches:
-        yield restoring.pack(columns, row)
+        yield restoring.pack([columns], row)
         row += len(columns)
 
 

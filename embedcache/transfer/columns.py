@@ -77,6 +77,11 @@ class EntryColumns:
         """The entry at that position alone."""
         return EntryColumns(*([getattr(self, each.name)[index]] for each in fields(self)))
 
+    def extend(self, others: EntryColumns) -> None:
+        """Adds entries behind these."""
+        for each in fields(self):
+            getattr(self, each.name).extend(getattr(others, each.name))
+
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """The entries one after the other, each with its values in the order of the columns."""
         return zip(*(getattr(self, each.name) for each in fields(self)), strict=True)
@@ -208,6 +213,13 @@ class PackedEntries(NamedTuple):
     values: list[bytes]
     expires_at: list[int | None]
     inserted_at: list[float]
+
+    def extend(self, others: PackedEntries) -> None:
+        """Adds entries behind these."""
+        self.keys.extend(others.keys)
+        self.values.extend(others.values)
+        self.expires_at.extend(others.expires_at)
+        self.inserted_at.extend(others.inserted_at)
 
 
 def pack_columns(space: Keyspace, columns: EntryColumns, first_row: int) -> PackedEntries:

@@ -53,7 +53,7 @@ class Format(NamedTuple):
         read_footer: A file's footer.
         read_entries: A file's entries, at most so many at once.
         read_pieces: The same, each batch as a piece that nobody has looked into.
-        from_piece: The columns of such a piece, whose first row has that number in the file.
+        from_piece: The columns of such a piece, some rows at a time; its first row has that number in the file.
     """
 
     name: FileFormat
@@ -62,7 +62,7 @@ class Format(NamedTuple):
     read_footer: Callable[[BinaryIO], Footer]
     read_entries: Callable[[BinaryIO, int], Iterator[EntryColumns]]
     read_pieces: Callable[[BinaryIO, int], Iterator[Piece]]
-    from_piece: Callable[[bytes, int], EntryColumns]
+    from_piece: Callable[[bytes, int], Iterator[EntryColumns]]
 
 
 def format_named(name: str, vectors: VectorForm | None = None) -> Format:

@@ -33,6 +33,9 @@ _MAX_LINE_BYTES: Final = 128 * 1024 * 1024
 _MAX_FOOTER_BYTES: Final = 16 * 1024 * 1024
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 _TAIL_BYTES: Final = 4096
+_TOGETHER: Final = 128
+"""Lines that are read together: all that becomes of them stays in the processor's cache. Of a thousand, each takes half
+as long again."""
 
 _FIELDS: Final = (
     ("entry_id", (str,)),
@@ -149,7 +152,10 @@ def read_entries(file: BinaryIO, rows_at_once: int) -> Iterator[EntryColumns]:
     """
     row = 1
     for lines in _batches(file, rows_at_once):
-        yield _from_lines(lines, row)
+        columns = EntryColumns()
+        for some in _from_lines(lines, row):
+            columns.extend(some)
+        yield columns
         row += len(lines)
 
 
@@ -163,13 +169,13 @@ def read_pieces(file: BinaryIO, rows_at_once: int) -> Iterator[Piece]:
         yield Piece(b"".join(lines), len(lines))
 
 
-def from_piece(piece: bytes, first_row: int) -> EntryColumns:
-    """The entries of a piece of `read_pieces`.
+def from_piece(piece: bytes, first_row: int) -> Iterator[EntryColumns]:
+    """The entries of a piece of `read_pieces`, in order, some at a time.
 
     Raises:
         TransferError: A row holds what no export wrote.
     """
-    return _from_lines(io.BytesIO(piece).readlines(), first_row)
+    yield from _from_lines(io.BytesIO(piece).readlines(), first_row)
 
 
 def _batches(file: BinaryIO, rows_at_once: int) -> Iterator[list[bytes]]:
@@ -226,7 +232,12 @@ def _read_lines(file: BinaryIO, count: int, first_row: int) -> list[bytes]:
     return lines
 
 
-def _from_lines(lines: list[bytes], first_row: int) -> EntryColumns:
+def _from_lines(lines: list[bytes], first_row: int) -> Iterator[EntryColumns]:
+    for start in range(0, len(lines), _TOGETHER):
+        yield _from_some(lines[start : start + _TOGETHER], first_row + start)
+
+
+def _from_some(lines: list[bytes], first_row: int) -> EntryColumns:
     entries, vectors = _read_at_once(lines) or _read_one_by_one(lines, first_row)
     metadata = [entry["metadata"] for entry in entries]
     return EntryColumns(
