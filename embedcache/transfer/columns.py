@@ -237,7 +237,7 @@ def pack_columns(space: Keyspace, columns: EntryColumns, first_row: int) -> Pack
     try:
         return _packed(space, columns, vectors)
     except InvalidInputError:
-        # One after the other, only to find the first of them: that takes half as long again.
+        # One after the other takes longer, and is only to find the first.
         for index, vector in enumerate(vectors):
             try:
                 _packed(space, columns.one(index), [vector])
