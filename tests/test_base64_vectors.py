@@ -1,9 +1,8 @@
-"""Base64 that is decoded many at once gives what Python's own decoder gives, or nothing."""
+"""Vectors in base64 give what Python's own decoder gives, one by one and many at once, or are refused."""
 
 from __future__ import annotations
 
 import base64
-import struct
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from embedcache.errors import TransferError
 from embedcache.transfer.base64_vectors import all_decoded, decoded, encoded
 
 ITEMS = {"float32": "<f4", "float64": "<f8"}
@@ -34,33 +32,24 @@ def test_any_bytes_of_any_length_come_back(dtype: str, dimension: int) -> None:
     assert decoded(given[3], 1).tobytes() == matrix[3].tobytes()
 
 
-def test_every_pair_of_letters_and_every_byte() -> None:
-    numbers = np.arange(2**16, dtype=np.uint32) * 65_537 ^ 0x00FF_5A00
-    given = [encoded(numbers.view(np.float32)), encoded(numbers[::-1].copy().view(np.float32))]
-    found = all_decoded(given, "float32", len(numbers))
-    assert found is not None
-    assert found[0].tobytes() == struct.pack(f"<{len(numbers)}I", *numbers.tolist())
-    assert found[1].tobytes() == numbers[::-1].tobytes()
-
-
 @given(st.integers(0, 63), st.characters() | st.sampled_from("=\n-_ é"), st.integers(1, 12))
 @example(63, "=", 12)
 @example(0, "=", 12)
-def test_a_letter_that_was_changed_is_read_as_python_reads_it(at: int, letter: str, dimension: int) -> None:
+def test_a_letter_that_was_changed_is_read_as_python_reads_it_or_refused(at: int, letter: str, dimension: int) -> None:
     sound = encoded(vectors_of("float32", 1, dimension)[0])
     text = sound["base64"]
     at %= len(text)
     changed = sound | {"base64": text[:at] + letter + text[at + 1 :]}
     try:
-        expected = decoded(changed, 1).tobytes()
-    except TransferError:
-        expected = None
+        expected = base64.b64decode(changed["base64"], validate=True)
+    except ValueError:
+        expected = b""
     found = all_decoded([sound, changed, sound], "float32", dimension)
-    if expected is None or len(expected) != 4 * dimension:
+    if len(expected) != 4 * dimension:
         assert found is None
     else:
         assert found is not None
-        assert found[1].tobytes() == expected
+        assert found[1].tobytes() == expected == decoded(changed, 1).tobytes()
 
 
 @pytest.mark.parametrize(
