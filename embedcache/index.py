@@ -6,7 +6,7 @@ asks for those goes through `embedcache.walking.match`, which reads the heads of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -353,6 +353,24 @@ _EMPTY: Final[dict[str, npt.NDArray[Any]]] = {
 def _joined(rows: list[npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
     # Column by column, so that only one at a time is in memory twice.
     return np.concatenate(rows) if rows else _EMPTY.get(name, np.empty(0, np.float64))
+
+
+def bounded_chunks(sizes: npt.NDArray[np.int64], most_entries: int, most_bytes: int) -> Iterator[npt.NDArray[np.int64]]:
+    """All rows in order, in chunks bounded in entries and, but for a single larger value, in bytes.
+
+    Args:
+        sizes: Of each row's value in bytes, shape (n,).
+        most_entries: In one chunk.
+        most_bytes: Of one chunk's values together.
+    """
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        read = ends[start - 1] if start else 0
+        full = int(np.searchsorted(ends, read + most_bytes, side="right"))
+        stop = min(max(full, start + 1), start + most_entries, len(sizes))
+        yield np.arange(start, stop)
+        start = stop
 
 
 def check_positions(name: str, positions: object, rows: int) -> Positions:

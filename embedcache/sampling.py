@@ -1,4 +1,4 @@
-"""A sample of a cache's entries with their vectors, drawn without walking over the whole cache.
+"""A sample of a cache's entries with their vectors, drawn without walking over the whole cache; or all, part by part.
 
 Keys come in the order of SCAN, which goes by a hash of the key: as good as drawn at random, and the walk ends as soon
 as there are enough. How many entries there are in all is reckoned from the keys that were seen on the way. Nothing here
@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from embedcache import codec
 from embedcache.arguments import check_function, check_kind, check_whole, gone_through, shown, whole_number
+from embedcache.columns import Layout
 from embedcache.connection import RedisConnection
 from embedcache.entry import CacheEntry, FloatArray, Metadata, Text
 from embedcache.errors import InvalidInputError
-from embedcache.index import check_positions
+from embedcache.index import EntryIndex, Positions, bounded_chunks, check_positions
 from embedcache.keyspace import Keyspace, encode_model_name
 from embedcache.operations import CHUNK_BYTES, Operation, ServerAbilities, checked
 from embedcache.scanning import hash_entries, hash_heads, hash_sizes, heads, scan_step
@@ -34,6 +35,8 @@ _MAX_STEPS: Final = 5_000
 _OPEN_STEPS: Final = 20
 """So many steps see all keys, to tell which share is the cache's. A million of them would be 80 MB, so the others see
 the cache's alone."""
+
+_READ_BATCH: Final = 500
 
 Tell = Callable[[int, int], None]
 
@@ -112,6 +115,9 @@ class Sample:
         return sum(map(len, self.groups))
 
 
+Take = Callable[[Positions, Vectors], object]
+
+
 def join(groups: Sequence[Vectors]) -> Vectors:
     """Groups of one dimension as one, in order.
 
@@ -159,6 +165,34 @@ def sample(
         ServerReplyError: It forbids SCAN.
     """
     return connection.drive(drawing(name, count, model_name, tell, max_bytes))
+
+
+def read_all(
+    connection: RedisConnection, index: EntryIndex, positions: Positions, dimension: int, take: Take, tell: Tell
+) -> int:
+    """Reads the entries at some positions of an index with their vectors, a few MiB at a time.
+
+    Args:
+        connection: The server.
+        index: The cache's entries.
+        positions: Which of them to read.
+        dimension: Entries of another are left out, as are those that left since and those that cannot be read.
+        take: Called with the positions that were read and their entries, again and again.
+        tell: Called after each with how many are gone through, and of how many. What it raises ends the reading.
+
+    Returns:
+        How many were left out.
+
+    Raises:
+        InvalidInputError: There is no such position.
+        CacheUnavailableError: The server cannot be reached.
+        ServerReplyError: It forbids to read the values.
+    """
+    positions = check_positions("positions", positions, len(check_kind("index", index, EntryIndex)))
+    check_function("take", take)
+    check_function("tell", tell)
+    check_whole("dimension", dimension, 1)
+    return connection.drive(_read_all(index, positions, dimension, take, tell))
 
 
 def drawing(
@@ -244,14 +278,8 @@ class _Drawing:
 
     def take_value(self, key: str, value: object, size: int) -> None:
         """Keeps the entry that a value is, or counts why not."""
-        if value is None:
-            return  # gone since SCAN saw it
-        entry = codec.decode_by_key(value, key) if isinstance(value, bytes) else None
-        if entry is not None:
-            with np.errstate(over="ignore"):  # a float64 may be infinite as float32, which is told as not finite
-                # A copy, so that the reply is not kept for the sake of its vector.
-                entry["embedding"] = entry["embedding"].astype(np.float32)
-        self.take(entry, size)
+        if value is not None:  # or it is gone since SCAN saw it
+            self.take(_decoded(value, key), size)
 
     def take(self, entry: CacheEntry | None, size: int) -> None:
         """Keeps an entry, or counts why not."""
@@ -279,6 +307,16 @@ class _Drawing:
             out_of_room=self.out_of_room,
             in_cache=self.drawn if whole else max(estimate, self.drawn) if estimate else 0,
         )
+
+
+def _decoded(value: object, key: str) -> CacheEntry | None:
+    """The entry that a value is, its vector as float32; None where it is none."""
+    entry = codec.decode_by_key(value, key) if isinstance(value, bytes) else None
+    if entry is not None:
+        with np.errstate(over="ignore"):  # a float64 may be infinite as float32, which is told as not finite
+            # A copy, so that the reply is not kept for the sake of its vector.
+            entry["embedding"] = entry["embedding"].astype(np.float32)
+    return entry
 
 
 def _vectors(rows: Sequence[tuple[CacheEntry, int]]) -> Vectors:
@@ -374,3 +412,30 @@ def _read(drawing: _Drawing, chunk: Sequence[tuple[str, int]]) -> Operation[None
     theirs = [(key, size) for key, size in chunk if key in drawing.hashes]
     for (_, size), entry in zip(theirs, (yield from hash_entries([key for key, _ in theirs])), strict=True):
         drawing.take(entry, size)
+
+
+# ------------------------------------------------------------------------------------------------ reading all
+
+
+def _read_all(index: EntryIndex, positions: Positions, dimension: int, take: Take, tell: Tell) -> Operation[int]:
+    left_out = done = 0
+    for rows in bounded_chunks(index.value_bytes[positions].astype(np.int64), _READ_BATCH, CHUNK_BYTES):
+        chunk = positions[rows]
+        hashes = index.layouts[chunk] == Layout.REDISVL
+        packed, theirs = chunk[~hashes], chunk[hashes]
+        keys = index.keys(packed)
+        values = (yield from checked(("MGET", *keys))) if keys else []
+        found = [_decoded(value, key) for key, value in zip(keys, values, strict=True)]
+        found += yield from hash_entries(index.keys(theirs))
+        read = [
+            (position, entry)
+            for position, entry in zip([*packed.tolist(), *theirs.tolist()], found, strict=True)
+            if entry is not None and len(entry["embedding"]) == dimension
+        ]
+        if read:
+            at = np.array([position for position, _ in read], np.int64)
+            take(at, _vectors([(entry, int(index.value_bytes[position])) for position, entry in read]))
+        left_out += len(chunk) - len(read)
+        done += len(chunk)
+        tell(done, len(positions))
+    return left_out

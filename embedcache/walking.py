@@ -23,7 +23,7 @@ from embedcache.columns import Layout, columns_of
 from embedcache.connection import RedisConnection
 from embedcache.errors import InvalidNameError, ServerReplyError
 from embedcache.filtering import EntryFilter
-from embedcache.index import EntryIndex, IndexBuilder, Positions, distinct, keys_of
+from embedcache.index import EntryIndex, IndexBuilder, Positions, bounded_chunks, distinct, keys_of
 from embedcache.keyspace import Keyspace
 from embedcache.operations import CHUNK_BYTES, Operation, ServerAbilities, checked, is_other_type
 from embedcache.redisvl_format import HashHead
@@ -305,14 +305,7 @@ def _find_unreadable(index: EntryIndex, tell: Tell) -> Operation[Unreadable]:
 def _chunks(index: EntryIndex) -> Iterator[Positions]:
     """All positions, in chunks bounded in entries and, but for a single larger value, in bytes."""
     sizes = np.where(index.layouts == Layout.UNREADABLE, _START_BYTES, index.value_bytes).astype(np.int64)
-    ends = np.cumsum(sizes)
-    start = 0
-    while start < len(index):
-        read = ends[start - 1] if start else 0
-        full = int(np.searchsorted(ends, read + CHUNK_BYTES, side="right"))
-        stop = min(max(full, start + 1), start + _BATCH, len(index))
-        yield np.arange(start, stop)
-        start = stop
+    return bounded_chunks(sizes, _BATCH, CHUNK_BYTES)
 
 
 def _check_packed(keys: Sequence[str]) -> Operation[list[Flaw | None]]:

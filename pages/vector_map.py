@@ -1,7 +1,7 @@
 """Vector map: a sample of vectors as points, what lies near what, and whether the vectors are well."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -12,9 +12,9 @@ import streamlit as st
 from embedcache.sampling import Sample, Vectors
 from embedcache.vectorizers import DEFAULT_MODEL
 from pages.ui import (
-    charts,
     empty_states,
     entry_view,
+    health_view,
     longwork,
     maps,
     projection,
@@ -53,8 +53,6 @@ QUICK_SECONDS = 0.4  # most samples are there by then, and no bar flashes up for
 NEAR_AN_ENTRY = 5
 MOST_MATCHES = 50
 FLAT, SOLID = "2-D", "3-D"
-OPEN = st.column_config.LinkColumn("Lookup", display_text="Open", width=68)
-TABLE_PIXELS = 320
 
 
 # -------------------------------------------------------------------------------------------------- controls
@@ -135,8 +133,8 @@ def _start(request: Request) -> Job[Mapped | Sample]:
     if st.session_state.get(REQUEST_KEY) != request:
         st.session_state[REQUEST_KEY] = request
         st.session_state.pop(CHOSEN_KEY, None)
-        longwork.forget(MAP_JOB)
-        longwork.forget(TEXT_JOB)
+        for name in (MAP_JOB, TEXT_JOB, health_view.JOB):
+            longwork.forget(name)
     job = longwork.find(MAP_JOB)
     if job is None:
         connection = session.open_cache(request.cache_name, refresh_ttl=False).connection
@@ -232,7 +230,7 @@ def _show_neighbours(
         key=key,
         column_config={
             "similarity": st.column_config.NumberColumn("Cosine", format="%.3f", width=68),
-            "open": OPEN,
+            "open": health_view.OPEN,
             "text": st.column_config.TextColumn("Text", width=840),
         },
     )
@@ -342,78 +340,6 @@ def _about(mapped: Mapped, axes: int) -> str:
     return " ".join(parts)
 
 
-def _show_health(mapped: Mapped) -> None:
-    health, sample = mapped.health, mapped.sample
-    st.subheader("Health of the vectors", anchor=False)
-    cells = widgets.metric_cells()
-    cells.metric(
-        "Length 1",
-        wording.share(health.unit / health.entries),
-        border=True,
-        help=f"{health.unit:,} of {health.entries:,} vectors have a norm of 1, give or take 1%.",
-    )
-    cells.metric(
-        "Broken",
-        wording.count(health.zero + health.not_finite),
-        border=True,
-        help="Vectors that no search can use: zero, or with NaN or infinity in them.",
-    )
-    cells.metric(
-        "Shared",
-        wording.count(health.duplicated),
-        border=True,
-        help="Entries that share their vector with another text, which is not the same text spelt differently.",
-    )
-    cells.metric(
-        "Spelt twice",
-        wording.count(health.saved_entries),
-        border=True,
-        help="Entries whose text is there in another case, with other white space or in another Unicode form.",
-    )
-    left, right = st.columns([2, 3], gap="large")
-    with left:
-        if len(health.norms):
-            st.plotly_chart(
-                maps.norms(health.norms, session.theme()),
-                key="map_norms",
-                config=charts.CONFIG,
-                alt=f"Norms of the vectors, from {health.norms.min():.4g} to {health.norms.max():.4g}.",
-            )
-    with right:
-        st.table(vector_health.findings(health, sample.unreadable), border="horizontal", hide_index=True)
-    _show_groups(mapped)
-
-
-def _show_groups(mapped: Mapped) -> None:
-    """The texts that share a vector, and those that are there in several spellings."""
-    health, sample = mapped.health, mapped.sample
-    if health.duplicates:
-        st.subheader("Texts that share a vector", anchor=False)
-        _show_texts(mapped, health.duplicates, "map_duplicates")
-    st.subheader("Texts spelt twice", anchor=False)
-    in_cache = round(sample.in_cache * health.entries / sample.entries)
-    st.write(vector_health.saving(health, sample.whole, in_cache))
-    if health.spellings:
-        _show_texts(mapped, health.spellings, "map_spellings")
-
-
-def _show_texts(mapped: Mapped, groups: Sequence[Sequence[int]], key: str) -> None:
-    table = vector_health.groups_frame(mapped.everything, groups)
-    st.dataframe(
-        table,
-        hide_index=True,
-        height=min(TABLE_PIXELS, 38 + 35 * len(table)),
-        key=key,
-        column_config={
-            "entries": st.column_config.NumberColumn("Entries", format="localized", width=68),
-            "open": OPEN,
-            "texts": st.column_config.TextColumn("Texts", width=840),
-        },
-    )
-    if len(groups) > len(table):
-        st.caption(f"The first {wording.count(len(table))} of {wording.count(len(groups))}.")
-
-
 def _show_nothing(sample: Sample, request: Request) -> None:
     name = wording.code_span(request.cache_name, 80)
     with st.container(border=True):
@@ -453,7 +379,7 @@ def _show(request: Request) -> None:
 
     with widgets.errors_as_sentences():
         _show_map(mapped, request)
-    _show_health(mapped)
+    health_view.show(mapped, request)
 
 
 widgets.header("Vector map", "A sample of the cache's vectors: what lies near what, and whether they are well.")

@@ -12,7 +12,7 @@ from looking import redisvl_hash
 from playing import written
 from servers import Server
 
-from embedcache import EmbeddingsCache, InvalidInputError, codec, redisvl_format, sampling
+from embedcache import EmbeddingsCache, InvalidInputError, codec, redisvl_format, sampling, walking
 from embedcache.connection import RedisConnection
 from embedcache.keyspace import Keyspace
 
@@ -200,3 +200,59 @@ def test_groups_are_joined(valkey: Server) -> None:
         sampling.join(groups)
     with pytest.raises(InvalidInputError, match="none"):
         sampling.join([])
+
+
+# ------------------------------------------------------------------------------------------------ reading all
+
+
+def read(connection: RedisConnection, dimension: int = 3) -> tuple[dict[str, Any], int]:
+    """By key, the vectors that were read; and how many were left out."""
+    index, found = walking.index_cache(connection, "c", lambda *_: None), {}
+
+    def take(at: Any, vectors: sampling.Vectors) -> None:
+        assert index.keys(at) == list(vectors.keys)
+        assert vectors.value_bytes.tolist() == index.value_bytes[at].tolist()
+        found.update(zip(vectors.keys, vectors.matrix, strict=True))
+
+    told: list[tuple[int, int]] = []
+    everything = np.arange(len(index))
+    left_out = sampling.read_all(connection, index, everything, dimension, take, lambda *each: told.append(each))
+    assert told == sorted(told)
+    assert told[-1] == (len(index), len(index))
+    return found, left_out
+
+
+def test_all_entries_are_read_part_by_part(server: Server, connection: RedisConnection) -> None:
+    fill(server, 1_300)
+    fill(server, 20, name="c:d")
+    fill(server, 4, model="short", dimension=2)
+    with EmbeddingsCache("c", redis_url=server.url, stats=False) as cache:
+        cache.set("x" * 8_388_608, "m", [1.0, 2.0, 3.0])  # more than is read at once
+        server.raw.hset(cache.key_for("theirs", "r"), mapping=redisvl_hash("theirs", model_name="r"))
+        server.raw.set("c:" + "0" * 64, "no entry")
+        found, left_out = read(connection)
+        assert (len(found), left_out) == (1_302, 5)
+        for entry in cache.mget_by_keys(list(found)):
+            if entry is not None:  # RedisVL's is none in this layout
+                assert np.array_equal(found[entry["key"]], entry["embedding"])
+    assert len(read(connection, 2)[0]) == 4
+
+
+def test_what_take_raises_ends_the_reading(server: Server, connection: RedisConnection) -> None:
+    fill(server, 1_300)
+    index, taken = walking.index_cache(connection, "c", lambda *_: None), []
+
+    def take(at: Any, vectors: sampling.Vectors) -> None:
+        taken.append(len(vectors))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sampling.read_all(connection, index, np.arange(1_300), 3, take, lambda *_: None)
+    assert len(taken) == 1
+
+
+def test_positions_that_are_none_are_refused(server: Server, connection: RedisConnection) -> None:
+    fill(server, 3)
+    index = walking.index_cache(connection, "c", lambda *_: None)
+    with pytest.raises(InvalidInputError, match="positions are from 0 to 2"):
+        sampling.read_all(connection, index, np.array([3]), 3, lambda *_: None, lambda *_: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from sampled import vectors_of
 
 from pages.ui import vector_health
-from pages.ui.vector_health import examine, findings, groups_frame, saving, spelt
+from pages.ui.vector_health import Examination, Health, examine, findings, groups_frame, saving, spelt
 
 RANDOM = np.random.default_rng(3)
 
@@ -54,6 +55,23 @@ def test_broken_vectors() -> None:
     assert told(health, "Unreadable values", 7)[0] == "7"
     assert "embedding the texts again" in told(health, "Unreadable values", 7)[1]
     assert "None has a norm of 1" in told(examine(vectors_of(unit(3) * 7)), "Length 1")[1]
+
+
+def test_parts_that_follow_one_another_are_as_good_as_one() -> None:
+    matrix = unit(40)
+    matrix[3], matrix[30] = matrix[17], matrix[17]  # under other texts, in other parts
+    matrix[5], matrix[6, 1], matrix[:, 4] = 0, np.nan, 0.25
+    texts = tuple(f"Text {row % 37}{' ' * (row % 2)}" for row in range(40))
+    vectors = vectors_of(matrix, texts=texts, value_bytes=np.arange(40))
+    whole, examination = examine(vectors), Examination()
+    for rows in np.array_split(np.arange(40), 7):
+        examination.add(vectors.part(rows))
+    parts = examination.result()
+    assert parts.duplicates == ((3, 17, 30),)
+    assert parts.spellings == ((0, 37), (1, 38), (2, 39))
+    assert parts.saved_bytes == 3
+    for each in fields(Health):
+        assert np.array_equal(getattr(parts, each.name), getattr(whole, each.name)), each.name
 
 
 def test_nothing_that_is_finite() -> None:
@@ -118,9 +136,10 @@ def test_spellings_can_be_told_apart_in_the_table() -> None:
     vectors = vectors_of(
         unit(5), texts=("a b", "a  b", "a\tb\n", "A b ", "A B"), keys=tuple(f"c/?&:{n}" for n in range(5))
     )
-    table = groups_frame(vectors, [(0, 1, 2, 3, 4)])
+    entries = dict(enumerate(zip(vectors.keys, vectors.texts, strict=True)))
+    table = groups_frame(entries, [(0, 1, 2, 3, 4)])
     assert table["texts"][0] == "a b  |  a␣␣b  |  a⇥b⏎  |  and 2 more"
     assert table["entries"][0] == 5
     assert table["open"][0] == "lookup?key=c%2F%3F%26%3A0"
     assert spelt("x" * 500) == "x" * 60 + "…"
-    assert len(groups_frame(vectors, [(0, 1)] * 80)) == 50
+    assert len(groups_frame(entries, [(0, 1)] * 80)) == 50

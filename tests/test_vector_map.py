@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clicking import HOSTILE, metrics, open_page, own_server, press, words
+from looking import redisvl_hash
 from streamlit.testing.v1 import AppTest
 
 from embedcache import EmbeddingsCache, HFTextVectorizer
@@ -276,6 +277,33 @@ def test_health(cache: EmbeddingsCache) -> None:
     assert "1 text is stored in several spellings. One entry each would save 1 entry" in words(app)
     assert set(table(app, "texts")["texts"][0].split("  |  ")) == {"even 0", "␣EVEN␣␣0"}
     assert figure(app, "map_norms")["layout"]["xaxis"]["title"]["text"] == "norm of the vector (no unit)"
+
+
+def test_the_health_of_all_vectors_is_checked_by_a_click(cache: EmbeddingsCache) -> None:
+    fill(cache, 600)
+    spaced = [
+        {"text": f"even {i}" + " " * (1 + i), "model_name": "m", "embedding": [1.0, i, *[0.0] * 4]} for i in (0, 2)
+    ]
+    cache.mset(spaced)
+    cache.set("of another dimension", "m", [1.0])
+    cache.set("of another model", "n", [0.0] * DIMENSION)
+    cache.connection.client().set(f"{cache.name}:{'0' * 64}", "no entry")
+    cache.connection.client().hset(cache.key_for("theirs", "m"), mapping=redisvl_hash("theirs", size=DIMENSION))
+    app = open_map()
+    app.radio(key="map_size").set_value(500)
+    settled(app.run())
+    assert "vectors, a sample, as of" in words(app)
+    settled(press(app, "Check all of the cache"))
+    assert "603 vectors, all there are, as of just now." in words(app)
+    found = metrics(app)
+    assert (found["Broken"], found["Spelt twice"]) == ("0", "2")
+    rows = app.table[0].value.set_index("Check")["Found"]
+    assert rows["Unreadable values"] == "2"  # one is of another dimension
+    assert "2 texts are stored in several spellings. One entry each would save 2 entries" in words(app)
+    assert "in this sample" not in words(app)
+    assert sorted(each.split("  |  ")[0].strip("␣") for each in table(app, "texts")["texts"]) == ["even 0", "even 2"]
+    app.selectbox(key="map_model").set_value("n")
+    assert "1 vector, all there are" in words(settled(app.run()))  # of that map alone
 
 
 def test_nothing_but_what_cannot_be_read(cache: EmbeddingsCache) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Final
 from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from xxhash import xxh3_64_intdigest
 
 from embedcache.entry import Text
 from embedcache.explain import fold
@@ -19,6 +19,7 @@ from pages.ui.wording import count, counted, share, size, visible
 
 UNIT_TOLERANCE: Final = 0.01
 """How far from 1 the norm of a vector may be that counts as of length 1: float16 and int8 round that much."""
+_MOST_GROUPS: Final = 50
 _SHOWN_SPELLINGS: Final = 3
 _SPELLING_CHARACTERS: Final = 60
 
@@ -64,46 +65,86 @@ class Health:
 
 def examine(vectors: Vectors) -> Health:
     """Looks for what is wrong with vectors, or wasteful."""
-    matrix = vectors.matrix
-    finite: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(matrix), axis=1)
-    well = matrix if finite.all() else matrix[finite]
-    norms = np.sqrt(np.einsum("ij,ij->i", well, well, dtype=np.float64))
-    folded = [fold(text) for text in vectors.texts]
-    spellings = _groups(zip(vectors.model_names, folded, strict=True))
-    sizes = vectors.value_bytes
-    constant = int(np.count_nonzero(well.min(axis=0) == well.max(axis=0))) if len(well) > 1 else 0
-    return Health(
-        entries=len(vectors),
-        finite=finite,
-        norms=norms,
-        unit=int(np.count_nonzero(np.abs(norms - 1) <= UNIT_TOLERANCE)),
-        zero=int(np.count_nonzero(norms == 0)),
-        constant=constant,
-        duplicates=_duplicates(vectors, finite, folded),
-        spellings=spellings,
-        saved_entries=sum(len(rows) - 1 for rows in spellings),
-        saved_bytes=sum(int(sizes[list(rows)].sum() - sizes[list(rows)].max()) for rows in spellings),
-    )
+    examination = Examination()
+    examination.add(vectors)
+    return examination.result()
 
 
-def _groups(keys: Iterable[Hashable]) -> tuple[tuple[int, ...], ...]:
-    """The positions of keys that are there more than once, largest groups first."""
-    rows: dict[Hashable, list[int]] = {}
-    for row, key in enumerate(keys):
-        rows.setdefault(key, []).append(row)
-    shared = [tuple(each) for each in rows.values() if len(each) > 1]
-    return tuple(sorted(shared, key=lambda each: -len(each)))
+class Examination:
+    """As `examine`, of more vectors than fit in memory at once: some are added, looked at and let go."""
+
+    def __init__(self) -> None:
+        self._finite: list[npt.NDArray[np.bool_]] = []
+        self._norms: list[npt.NDArray[np.float64]] = []
+        self._sizes: list[npt.NDArray[np.int64]] = []
+        # 64 bits of each vector and text tell a million of them apart, and sort in no time.
+        self._marks: list[npt.NDArray[np.uint64]] = []
+        self._folded: list[npt.NDArray[np.uint64]] = []
+        self._lowest: npt.NDArray[np.float32] | None = None
+        self._highest: npt.NDArray[np.float32] | None = None
+
+    def add(self, vectors: Vectors) -> None:
+        """Looks at vectors, all of the dimension of those before. Their rows follow on those of these."""
+        matrix = vectors.matrix
+        finite: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(matrix), axis=1)
+        well = matrix if finite.all() else matrix[finite]
+        seeds = [xxh3_64_intdigest(_as_bytes(name)) for name in vectors.model_names]
+        self._finite.append(finite)
+        self._norms.append(np.sqrt(np.einsum("ij,ij->i", well, well, dtype=np.float64)))
+        self._sizes.append(vectors.value_bytes)
+        self._marks.append(_marks(map(np.ndarray.tobytes, matrix), seeds))
+        self._folded.append(_marks(map(_as_bytes, map(fold, vectors.texts)), seeds))
+        if len(well):
+            lowest, highest = well.min(axis=0), well.max(axis=0)
+            self._lowest = lowest if self._lowest is None else np.minimum(lowest, self._lowest)
+            self._highest = highest if self._highest is None else np.maximum(highest, self._highest)
+
+    def result(self) -> Health:
+        """What was found in all of them."""
+        finite = np.concatenate([np.empty(0, np.bool_), *self._finite])
+        norms = np.concatenate([np.empty(0), *self._norms])
+        sizes = np.concatenate([np.empty(0, np.int64), *self._sizes])
+        marks, folded = (np.concatenate([np.empty(0, np.uint64), *parts]) for parts in (self._marks, self._folded))
+        whole_norms = np.zeros(len(finite))
+        whole_norms[finite] = norms
+        spellings = _groups(folded, np.ones(len(folded), np.bool_))
+        return Health(
+            entries=len(finite),
+            finite=finite,
+            norms=norms,
+            unit=int(np.count_nonzero(np.abs(norms - 1) <= UNIT_TOLERANCE)),
+            zero=int(np.count_nonzero(norms == 0)),
+            constant=self._constant(len(norms)),
+            duplicates=tuple(rows for rows in _groups(marks, whole_norms > 0) if len(set(folded[list(rows)])) > 1),
+            spellings=spellings,
+            saved_entries=sum(len(rows) - 1 for rows in spellings),
+            saved_bytes=sum(int(sizes[list(rows)].sum() - sizes[list(rows)].max()) for rows in spellings),
+        )
+
+    def _constant(self, finite: int) -> int:
+        if self._lowest is None or finite < 2:  # noqa: PLR2004 - one vector varies in nothing
+            return 0
+        return int(np.count_nonzero(self._lowest == self._highest))
 
 
-def _duplicates(vectors: Vectors, finite: npt.NDArray[np.bool_], folded: list[Text]) -> tuple[tuple[int, ...], ...]:
-    # Digests and not the vectors themselves, which would be held twice.
-    digests = (blake2b(row.tobytes(), digest_size=16).digest() for row in vectors.matrix)
-    groups = _groups(zip(vectors.model_names, digests, strict=True))
-    return tuple(
-        rows
-        for rows in groups
-        if finite[rows[0]] and vectors.matrix[rows[0]].any() and len({folded[row] for row in rows}) > 1
-    )
+def _marks(values: Iterable[bytes], seeds: Sequence[int]) -> npt.NDArray[np.uint64]:
+    """64 bits of each value and its seed."""
+    return np.array([xxh3_64_intdigest(value, seed) for value, seed in zip(values, seeds, strict=True)], np.uint64)
+
+
+def _as_bytes(text: Text) -> bytes:
+    return text if isinstance(text, bytes) else b"str:" + text.encode(errors="surrogatepass")
+
+
+def _groups(marks: npt.NDArray[np.uint64], wanted: npt.NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:
+    """The wanted rows whose marks are there more than once, largest groups first, then by their first rows."""
+    rows = np.flatnonzero(wanted)
+    _, codes, counts = np.unique(marks[rows], return_inverse=True, return_counts=True)
+    shared = counts[codes] > 1
+    rows, codes = rows[shared], codes[shared]
+    rows = rows[np.argsort(codes, kind="stable")]
+    groups = [tuple(part.tolist()) for part in np.split(rows, np.cumsum(counts[counts > 1])[:-1]) if len(part)]
+    return tuple(sorted(groups, key=lambda each: (-len(each), each)))
 
 
 # ------------------------------------------------------------------------------------------------ in words
@@ -209,15 +250,29 @@ def _rounded(number: float) -> int:
     return int(float(f"{number:.1e}"))
 
 
-def groups_frame(vectors: Vectors, groups: Sequence[Sequence[int]], most: int = 50) -> pd.DataFrame:
-    """One row per group of rows, in order: ``entries``, ``open``, a link to one, and ``texts`` as they are spelt."""
-    chosen = groups[:most]
+def named_rows(health: Health) -> list[int]:
+    """The rows whose keys or texts `groups_frame` needs, ascending."""
+    groups = (*health.duplicates[:_MOST_GROUPS], *health.spellings[:_MOST_GROUPS])
+    return sorted({row for rows in groups for row in rows[:_SHOWN_SPELLINGS]})
+
+
+def groups_frame(entries: Mapping[int, tuple[str, Text]], groups: Sequence[Sequence[int]]) -> pd.DataFrame:
+    """One row per group of rows, in order, of the first 50: how many, a link to one, and how they are spelt.
+
+    Args:
+        entries: Key and text of each of `named_rows`.
+        groups: Rows that are alike.
+
+    Returns:
+        ``entries``, ``open`` and ``texts``.
+    """
+    chosen = groups[:_MOST_GROUPS]
     return pd.DataFrame(
         {
             "entries": [len(rows) for rows in chosen],
-            "open": [lookup_link(vectors.keys[rows[0]]) for rows in chosen],
+            "open": [lookup_link(entries[rows[0]][0]) for rows in chosen],
             "texts": [
-                "  |  ".join(spelt(vectors.texts[row]) for row in rows[:_SHOWN_SPELLINGS])
+                "  |  ".join(spelt(entries[row][1]) for row in rows[:_SHOWN_SPELLINGS])
                 + (f"  |  and {count(len(rows) - _SHOWN_SPELLINGS)} more" if len(rows) > _SHOWN_SPELLINGS else "")
                 for rows in chosen
             ],

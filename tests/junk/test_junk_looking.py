@@ -30,6 +30,8 @@ PLAUSIBLE: dict[str, Any] = {
     "max_keys": [10],
     "max_names": [10],
     "count": [3],
+    "dimension": [1, 3],
+    "take": [lambda *_: None],
     "max_bytes": [1_000],
     "model_name": [None, MODEL],
     "index": lambda world: [world.index],
