@@ -105,6 +105,16 @@ def assert_no_sideways_scrolling(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
+def stand_still(page: Page) -> None:
+    """Waits until the page's script has run to its end and nothing fades or moves: what fades in has other colours."""
+    settle(page)
+    page.wait_for_function(
+        """() => document.getAnimations().every(
+            each => each.playState === "finished" || each.effect.getComputedTiming().endTime === Infinity
+        )"""
+    )
+
+
 def unfold(page: Page, title: str) -> None:
     """Opens an expander and waits until nothing in it moves: a click half-way presses here and lets go elsewhere."""
     page.get_by_text(title).click()
