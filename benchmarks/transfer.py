@@ -1,12 +1,14 @@
 """How fast entries are exported and restored, and what memory the process takes that does it.
 
-    python benchmarks/transfer.py [--entries 100000] [--dimension 384] [--formats parquet jsonl] [--processes 1 2]
+    python benchmarks/transfer.py [--entries 100000] [--dimension 384] [--formats parquet jsonl base64]
+        [--processes 1 2]
 
-Fills a private embedded server with the entries of `fill.py`. For each format, three processes follow one another: one
-exports all entries, one restores them to the emptied server, one restores them again, where all are there already and
-are skipped. What a process imports is not timed. Memory is the most that the whole process took, its imports included;
-where others work for it, the most that all of them had at one moment, while only its own processor time is counted. The
-figures are printed, and written to `benchmarks/results/transfer.json` together with what they were taken on.
+Fills a private embedded server with the entries of `fill.py`. For each format (``base64`` is JSON lines with vectors as
+base64), three processes follow one another: one exports all entries, one restores them to the emptied server, one
+restores them again, where all are there already and are skipped. What a process imports is not timed. Memory is the
+most that the whole process took, its imports included; where others work for it, the most that all of them had at one
+moment, while only its own processor time is counted. The figures are printed, and written to
+`benchmarks/results/transfer.json` together with what they were taken on.
 """
 
 from __future__ import annotations
@@ -33,7 +35,12 @@ RESULTS = Path(__file__).parent / "results" / "transfer.json"
 CACHE = "transfer"
 GOAL_ENTRIES = 50_000
 GOAL_BYTES = 500_000_000
-FORMATS = ("parquet", "jsonl")
+FORMATS: dict[str, dict[str, Any]] = {
+    "parquet": {"file_format": "parquet"},
+    "jsonl": {"file_format": "jsonl"},
+    "base64": {"file_format": "jsonl", "vectors": "base64"},
+}
+"""What an export is told, by the name of the format, which its file's name ends in."""
 LIBRARIES = ("pyarrow", "orjson")
 LOOK_EVERY = 10
 """Batches between two looks at how much memory there is."""
@@ -85,12 +92,13 @@ def work(step: str, url: str, file: Path, processes: int) -> dict[str, float]:
     """Does one step in this process; returns its entries, seconds, processor seconds and peak of memory."""
     with EmbeddingsCache(CACHE, redis_url=url, stats=False) as cache:
         cache.connection.drive(checked_all(("PING",)))
-        import_module(f"embedcache.transfer.{file.suffix[1:]}")
+        form = FORMATS[file.suffix[1:]]
+        import_module(f"embedcache.transfer.{form['file_format']}")
         peak = Peak()
         started, busy = time.monotonic(), time.process_time()
         if step == "export":
             exported = transfer.export_entries(
-                cache.connection, CACHE, file, None, peak.look, file_format=file.suffix[1:], processes=processes
+                cache.connection, CACHE, file, None, peak.look, processes=processes, **form
             )
             done = exported.entries
         else:
@@ -156,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=384)
-    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=tuple(FORMATS))
     parser.add_argument("--processes", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures are written")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)

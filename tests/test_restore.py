@@ -401,6 +401,15 @@ def test_a_spoilt_row_is_named_and_nothing_of_its_batch_is_written(
     assert len(valkey.raw.keys()) == 1_000
 
 
+def test_metadata_may_be_written_with_any_spaces(valkey: Server, connection: RedisConnection, parquet: Path) -> None:
+    change_column(parquet, "metadata", [' {"a": 1}', '{"a":\n1 } ', '{ "a" : 1, "a" : 1 }'])
+    assert transfer.restore_entries(connection, "c", parquet).restored == ENTRIES
+    last = table_of(parquet).column("text").to_pylist()[-3:]
+    with cache(valkey) as opened:
+        found = opened.mget(last, "m")
+    assert [entry["metadata"] for entry in found if entry] == [{"a": 1}] * 3
+
+
 def test_one_vector_of_another_dimension_is_named(connection: RedisConnection, parquet: Path) -> None:
     change_column(parquet, "vector", [[1.0, 2.0, 3.0]], type=pa.list_(pa.float32()))
     with pytest.raises(TransferError, match=r"^row 1,200: the vector has 3 components, and its dimension is 4"):

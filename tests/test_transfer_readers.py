@@ -100,7 +100,8 @@ def test_the_documentations_examples(
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)  # noqa: S102 - it is ours
-    assert capsys.readouterr().out.splitlines() == ["1 0", "{'m': 1}", "1 0"]
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["again.parquet", "answers.parquet", "many.parquet"]
+    assert capsys.readouterr().out.splitlines() == ["1 0", "{'m': 1}", "1 0", "float32 (1.0, 2.0)"]
+    files = ["again.parquet", "answers.jsonl", "answers.parquet", "many.parquet"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == files
     with EmbeddingsCache("copy", redis_url=valkey.url) as opened:
         assert opened.exists("a", "m")

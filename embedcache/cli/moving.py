@@ -25,6 +25,10 @@ def export(
         Literal["parquet", "jsonl"] | None,
         typer.Option("--format", help="Of the file.", show_default="as its name ends, else parquet"),
     ] = None,
+    vectors: Annotated[
+        Literal["numbers", "base64"] | None,
+        typer.Option("--vectors", help="How JSON lines hold vectors.", show_default="numbers"),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="A file of that name may go.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what was read if this is interrupted, and go on from there.")
@@ -55,6 +59,7 @@ def export(
                 keys,
                 tell,
                 file_format=file_format or ("jsonl" if lines else "parquet"),
+                vectors=vectors,
                 replace=replace,
                 resume=resume,
                 processes=processes,

@@ -113,9 +113,11 @@ def begun(connection: RedisConnection, space: Keyspace, keys: Iterable[str] | No
 
 @contextmanager
 def shared_out(
-    connection: RedisConnection, space: Keyspace, keys: Iterable[str] | None, file_format: str, processes: int
+    connection: RedisConnection, space: Keyspace, keys: Iterable[str] | None, form: dict[str, Any], processes: int
 ) -> Iterator[Source]:
     """Entries that so many other processes read, and make pieces of the file of.
+
+    `form` is what `format_named` is to be called with.
 
     Raises:
         InvalidInputError: They cannot connect as this one does.
@@ -123,7 +125,7 @@ def shared_out(
         TransferError: One of them was ended by somebody else.
     """
     wanted = _scanned_keys(connection, space) if keys is None else iter(keys)
-    job = {"work": "export", "cache": space.name, "format": file_format}
+    job = {"work": "export", "cache": space.name, "form": form}
     with Workers(processes, connection, job) as workers:
         requests = (Message({}, digests) for digests in _digest_chunks(space, wanted))
         batches = (

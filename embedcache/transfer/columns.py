@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from embedcache import codec
 from embedcache.entry import FloatArray, Metadata, Text
 from embedcache.errors import InvalidInputError, TransferError
-from embedcache.keyspace import Keyspace, check_ttl, encode_model_name, encode_text, hex_identity
+from embedcache.keyspace import Keyspace, check_ttl, encode_model_name, encode_text, encode_texts, hex_identity
 from embedcache.metadata import MAX_DEPTH, MAX_METADATA_BYTES, pack_metadata
 
 _SCALE: Final = struct.Struct("<f")
@@ -71,6 +72,15 @@ class EntryColumns:
     def shapes(self) -> Iterator[tuple[str, int]]:
         """Each entry's model and dimension."""
         return zip(self.model_names, map(len, self.vectors), strict=True)
+
+    def one(self, index: int) -> EntryColumns:
+        """The entry at that position alone."""
+        return EntryColumns(*([getattr(self, each.name)[index]] for each in fields(self)))
+
+    def extend(self, others: EntryColumns) -> None:
+        """Adds entries behind these."""
+        for each in fields(self):
+            getattr(self, each.name).extend(getattr(others, each.name))
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """The entries one after the other, each with its values in the order of the columns."""
@@ -204,6 +214,13 @@ class PackedEntries(NamedTuple):
     expires_at: list[int | None]
     inserted_at: list[float]
 
+    def extend(self, others: PackedEntries) -> None:
+        """Adds entries behind these."""
+        self.keys.extend(others.keys)
+        self.values.extend(others.values)
+        self.expires_at.extend(others.expires_at)
+        self.inserted_at.extend(others.inserted_at)
+
 
 def pack_columns(space: Keyspace, columns: EntryColumns, first_row: int) -> PackedEntries:
     """The entries as they are stored in a cache, under its own keys.
@@ -216,63 +233,100 @@ def pack_columns(space: Keyspace, columns: EntryColumns, first_row: int) -> Pack
     Raises:
         TransferError: One of them cannot be stored, or is not what the file says; it names the row.
     """
-    packed = PackedEntries([], [], [], columns.inserted_at)
-    prefix = f"{space.name}:"
     vectors = _stored_vectors(columns, first_row)
-    dtypes = {name: codec.stored_dtype(name) for name in set(columns.dtypes)}
-    for row, (vector, entry) in enumerate(zip(vectors, columns.rows(), strict=True), first_row):
-        entry_id, text, model_name, _, dtype, _, metadata, inserted_at, ttl, expires_at = entry
-        try:
-            encoded, suffix = encode_text(text), _model_suffix(model_name)
-            identity = encoded + suffix
-            if entry_id != sha256(identity).hexdigest():
-                raise TransferError("the entry id is not that of the text and the model", row=row)
-            tag = codec.tag_prefix(len(encoded), len(suffix) - 1, isinstance(text, bytes)) + identity
-            rest = codec.pack_rest(_time(inserted_at, "inserted_at"), _packed_metadata(metadata))
-            seconds = None if ttl is None else _seconds(ttl)
-            expiry = None if expires_at is None else round(_time(expires_at, "expires_at") * 1000)
-        except InvalidInputError as error:
-            raise TransferError(str(error), row=row) from error
-        in_hex = space.hex_bytes and isinstance(text, bytes)
-        packed.keys.append(space.key_of_bytes(encoded, suffix[1:]) if in_hex else prefix + entry_id)
-        packed.values.append(codec.encode(tag, vector, dtypes[dtype], seconds, rest))
-        packed.expires_at.append(expiry)
-    return packed
-
-
-@lru_cache(maxsize=1024)  # a cache has few TTLs, and checking one takes as long as all else of its entry
-def _seconds(ttl: int) -> int:
-    return check_ttl(ttl)
-
-
-def _packed_metadata(text: str | None) -> bytes:
-    if text is None:
-        return _NO_METADATA
     try:
-        metadata = json.loads(text)
+        return _packed(space, columns, vectors)
+    except InvalidInputError:
+        # One after the other takes longer, and is only to find the first.
+        for index, vector in enumerate(vectors):
+            try:
+                _packed(space, columns.one(index), [vector])
+            except InvalidInputError as error:
+                raise TransferError(str(error), row=first_row + index) from error
+        raise
+
+
+def _packed(space: Keyspace, columns: EntryColumns, vectors: Sequence[codec.Buffer]) -> PackedEntries:
+    """The entries, whose vectors are as they are stored.
+
+    Raises:
+        InvalidInputError: One cannot be stored. Which one, it only says where it is alone.
+    """
+    encoded = encode_texts(columns.texts)
+    suffixes = list(map(_model_suffix, columns.model_names))
+    identities = list(map(operator.add, encoded, suffixes))
+    if [sha256(identity).hexdigest() for identity in identities] != columns.entry_ids:
+        raise InvalidInputError("the entry id is not that of the text and the model")
+    _check_times(columns.inserted_at, "inserted_at")
+    _check_times([at for at in columns.expires_at if at is not None], "expires_at")
+    dtypes = {name: codec.stored_dtype(name) for name in set(columns.dtypes)}
+    ttls = {ttl: None if ttl is None else check_ttl(ttl) for ttl in set(columns.ttls)}
+    are_bytes = [isinstance(text, bytes) for text in columns.texts]
+    return PackedEntries(
+        [
+            space.key_of_bytes(text, suffix[1:]) if is_bytes and space.hex_bytes else f"{space.name}:{entry_id}"
+            for text, suffix, is_bytes, entry_id in zip(encoded, suffixes, are_bytes, columns.entry_ids, strict=True)
+        ],
+        [
+            codec.encode(
+                codec.tag_prefix(len(text), len(suffix) - 1, is_bytes) + identity,
+                vector,
+                dtypes[dtype],
+                ttls[ttl],
+                codec.pack_rest(inserted_at, _NO_METADATA if metadata is None else _packed_metadata(metadata)),
+            )
+            for text, suffix, is_bytes, identity, vector, dtype, ttl, inserted_at, metadata in zip(
+                encoded,
+                suffixes,
+                are_bytes,
+                identities,
+                vectors,
+                columns.dtypes,
+                columns.ttls,
+                columns.inserted_at,
+                columns.metadata,
+                strict=True,
+            )
+        ],
+        [None if at is None else round(at * 1000) for at in columns.expires_at],
+        columns.inserted_at,
+    )
+
+
+def _packed_metadata(text: str) -> bytes:
+    try:
         # What JSON has no word for is looked for one by one only where there may be some.
-        return _packed_at_once(metadata, text) or pack_metadata(metadata)
+        return _packed_at_once(text) or pack_metadata(json.loads(text))
     except (ValueError, RecursionError) as error:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError("the metadata is not JSON") from error
 
 
-def _packed_at_once(metadata: object, text: str) -> bytes | None:
-    """What `pack_metadata` gives for what JSON's text was parsed to; None where it may refuse that."""
-    if not isinstance(metadata, dict) or _looks_large(text):
+_from_json: Final = json.JSONDecoder().raw_decode
+"""As `json.loads`, which looks for white space and more besides, and takes twice as long for it."""
+
+
+def _packed_at_once(text: str) -> bytes | None:
+    """What `pack_metadata` gives for what JSON's text says; None where it may refuse that."""
+    if _looks_large(text):
         return None
     try:
+        metadata, end = _from_json(text)
         packed: bytes = msgpack.packb(metadata)
-    except (ValueError, OverflowError):  # lone surrogates, and integers of more than 64 bits
+    except (ValueError, OverflowError):  # no JSON; lone surrogates, and integers of more than 64 bits
         return None
-    return None if any(bits in packed for bits in _NOT_FINITE) else packed
+    if end != len(text) or not isinstance(metadata, dict):
+        return None
+    infinite, minus_infinite, nan, minus_nan = _NOT_FINITE
+    may_be = infinite in packed or minus_infinite in packed or nan in packed or minus_nan in packed
+    return None if may_be else packed
 
 
-def _time(seconds: float, name: str) -> float:
-    if not _is_time(seconds):
-        raise InvalidInputError(f"{name} is {seconds}, which is not a time in Unix seconds")
-    return seconds
+def _check_times(times: Sequence[float], name: str) -> None:
+    for seconds in times:
+        if not _is_time(seconds):
+            raise InvalidInputError(f"{name} is {seconds}, which is not a time in Unix seconds")
 
 
 def _is_time(seconds: float) -> bool:
@@ -295,7 +349,8 @@ def _stored_vectors(columns: EntryColumns, first_row: int) -> list[codec.Buffer]
             dtype = codec.stored_dtype(name)
         except InvalidInputError as error:
             raise TransferError(str(error), row=first_row + indexes[0]) from error
-        matrix = np.stack([columns.vectors[index] for index in indexes])
+        # np.stack makes a matrix of each row first, which takes twice as long.
+        matrix = np.concatenate([columns.vectors[index] for index in indexes]).reshape(len(indexes), -1)
         if dtype.scaled:
             found = _codes(matrix, [columns.scales[index] for index in indexes])
         else:

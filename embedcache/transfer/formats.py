@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, NamedTuple, Protocol
 
@@ -14,6 +15,8 @@ from embedcache.transfer.footer import NOT_AN_EXPORT, Footer
 from embedcache.transfer.whole_files import BUFFER_BYTES, Draft
 
 FileFormat = Literal["parquet", "jsonl"]
+VectorForm = Literal["numbers", "base64"]
+"""How vectors stand in JSON lines."""
 
 _PARQUET_MAGIC: Final = b"PAR1"
 
@@ -50,7 +53,7 @@ class Format(NamedTuple):
         read_footer: A file's footer.
         read_entries: A file's entries, at most so many at once.
         read_pieces: The same, each batch as a piece that nobody has looked into.
-        from_piece: The columns of such a piece, whose first row has that number in the file.
+        from_piece: The columns of such a piece, some rows at a time; its first row has that number in the file.
     """
 
     name: FileFormat
@@ -59,18 +62,24 @@ class Format(NamedTuple):
     read_footer: Callable[[BinaryIO], Footer]
     read_entries: Callable[[BinaryIO, int], Iterator[EntryColumns]]
     read_pieces: Callable[[BinaryIO, int], Iterator[Piece]]
-    from_piece: Callable[[bytes, int], EntryColumns]
+    from_piece: Callable[[bytes, int], Iterator[EntryColumns]]
 
 
-def format_named(name: str) -> Format:
+def format_named(name: str, vectors: VectorForm | None = None) -> Format:
     """The format of that name. Each needs a library that the rest of the package does without.
 
+    Args:
+        name: ``parquet`` or ``jsonl``.
+        vectors: How JSON lines hold vectors that are written; None is ``numbers``. Either is read.
+
     Raises:
-        TransferError: That is not installed.
-        InvalidInputError: There is none of that name.
+        TransferError: The library is not installed.
+        InvalidInputError: There is none of that name, or `vectors` is no choice of it.
     """
     try:
         if name == "parquet":
+            if vectors is not None:
+                raise InvalidInputError("vectors is a choice for jsonl alone; leave it out for parquet")
             from embedcache.transfer import parquet
 
             return Format(
@@ -85,10 +94,11 @@ def format_named(name: str) -> Format:
         if name == "jsonl":
             from embedcache.transfer import jsonl
 
+            form = vectors or "numbers"
             return Format(
                 "jsonl",
-                jsonl.JSONLWriter,
-                jsonl.to_piece,
+                partial(jsonl.JSONLWriter, vectors=form),
+                partial(jsonl.to_piece, vectors=form),
                 jsonl.read_footer,
                 jsonl.read_entries,
                 jsonl.read_pieces,

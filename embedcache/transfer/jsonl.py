@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
-from collections.abc import Iterator
-from itertools import starmap
+from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -14,9 +12,10 @@ import orjson
 
 from embedcache.entry import FloatArray, Text
 from embedcache.errors import TransferError
+from embedcache.transfer import base64_vectors
 from embedcache.transfer.columns import EntryColumns, cut
 from embedcache.transfer.footer import NOT_AN_EXPORT, Footer, footer_from_json
-from embedcache.transfer.formats import Piece
+from embedcache.transfer.formats import Piece, VectorForm
 from embedcache.transfer.whole_files import Draft
 
 try:
@@ -34,6 +33,9 @@ _MAX_LINE_BYTES: Final = 128 * 1024 * 1024
 _MAX_FOOTER_BYTES: Final = 16 * 1024 * 1024
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 _TAIL_BYTES: Final = 4096
+_TOGETHER: Final = 128
+"""Lines of base64 that are read together: all that becomes of them stays in the processor's cache. Of a thousand, each
+takes half as long again. Numbers are read in as few calls as possible, for Arrow wakes another thread in each."""
 
 _FIELDS: Final = (
     ("entry_id", (str,)),
@@ -45,10 +47,11 @@ _FIELDS: Final = (
     ("inserted_at", (float, int)),
     ("ttl", (int, type(None))),
     ("expires_at", (float, int, type(None))),
-    ("vector", (list,)),
+    ("vector", (list, dict)),
 )
 _VECTOR_START: Final = b',"vector":['
 _VECTOR_END: Final = b"]}\n"
+_ENCODED_END: Final = b'"}}\n'
 _TEXT_FIELDS: Final = ("text", "text_base64")
 _NUMBERS: Final = {float, int}
 
@@ -69,14 +72,15 @@ if csv is not None:
 
 
 class JSONLWriter:
-    """Writes entries to a draft, a line each."""
+    """Writes entries to a draft, a line each, with their vectors as numbers or in base64."""
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: Draft, vectors: VectorForm) -> None:
         self._draft = draft
+        self._vectors = vectors
 
     def write(self, columns: EntryColumns) -> None:
         """Adds entries."""
-        self._draft.file.writelines(starmap(_line, columns.rows()))
+        self._draft.file.writelines(_lines(columns, self._vectors))
 
     def write_piece(self, piece: bytes) -> None:
         """Adds entries that `to_piece` made a piece of."""
@@ -90,45 +94,42 @@ class JSONLWriter:
         """Nothing: the draft is all there is."""
 
 
-def to_piece(columns: EntryColumns) -> bytes:
+def to_piece(columns: EntryColumns, vectors: VectorForm) -> bytes:
     """Entries as their lines."""
-    return b"".join(starmap(_line, columns.rows()))
+    return b"".join(_lines(columns, vectors))
 
 
-def _line(
-    entry_id: str,
-    text: Text,
-    model_name: str,
-    vector: FloatArray,
-    dtype: str,
-    scale: float | None,
-    metadata: str | None,
-    inserted_at: float,
-    ttl: int | None,
-    expires_at: float | None,
-) -> bytes:
-    shown = {"text": text} if isinstance(text, str) else {"text_base64": base64.b64encode(text).decode()}
-    entry = {
-        "entry_id": entry_id,
-        **shown,
-        "model_name": model_name,
-        "dimension": len(vector),
-        "dtype": dtype,
-        "scale": scale,
-        "metadata": None if metadata is None else orjson.Fragment(metadata),
-        "inserted_at": inserted_at,
-        "ttl": ttl,
-        "expires_at": expires_at,
-        "vector": _writable(vector),  # last, so that a person sees the rest
-    }
-    return orjson.dumps(entry, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+def _lines(columns: EntryColumns, vectors: VectorForm) -> Iterator[bytes]:
+    writable = _WRITABLE[vectors]
+    for entry_id, text, model_name, vector, dtype, scale, metadata, inserted_at, ttl, expires_at in columns.rows():
+        readable = {"text": text} if isinstance(text, str) else {"text_base64": base64_vectors.encoded_bytes(text)}
+        entry = {
+            "entry_id": entry_id,
+            **readable,
+            "model_name": model_name,
+            "dimension": len(vector),
+            "dtype": dtype,
+            "scale": scale,
+            "metadata": None if metadata is None else orjson.Fragment(metadata),
+            "inserted_at": inserted_at,
+            "ttl": ttl,
+            "expires_at": expires_at,
+            "vector": writable(vector),  # last, so that a person sees the rest
+        }
+        yield orjson.dumps(entry, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
 
 
-def _writable(vector: FloatArray) -> FloatArray:
+def _numbers(vector: FloatArray) -> FloatArray:
     """The vector as numbers whose shortest text gives them back."""
     if vector.dtype == np.float32 and ((vector.view(np.uint32) & 0x7FFFFFFF) == _ODD_FLOAT32).any():
         return vector.astype(np.float64)
     return vector
+
+
+_WRITABLE: Final[dict[VectorForm, Callable[[FloatArray], object]]] = {
+    "numbers": _numbers,
+    "base64": base64_vectors.encoded,
+}
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -151,7 +152,10 @@ def read_entries(file: BinaryIO, rows_at_once: int) -> Iterator[EntryColumns]:
     """
     row = 1
     for lines in _batches(file, rows_at_once):
-        yield _from_lines(lines, row)
+        columns = EntryColumns()
+        for some in _from_lines(lines, row):
+            columns.extend(some)
+        yield columns
         row += len(lines)
 
 
@@ -165,13 +169,13 @@ def read_pieces(file: BinaryIO, rows_at_once: int) -> Iterator[Piece]:
         yield Piece(b"".join(lines), len(lines))
 
 
-def from_piece(piece: bytes, first_row: int) -> EntryColumns:
-    """The entries of a piece of `read_pieces`.
+def from_piece(piece: bytes, first_row: int) -> Iterator[EntryColumns]:
+    """The entries of a piece of `read_pieces`, in order, some at a time.
 
     Raises:
         TransferError: A row holds what no export wrote.
     """
-    return _from_lines(io.BytesIO(piece).readlines(), first_row)
+    yield from _from_lines(io.BytesIO(piece).readlines(), first_row)
 
 
 def _batches(file: BinaryIO, rows_at_once: int) -> Iterator[list[bytes]]:
@@ -228,21 +232,27 @@ def _read_lines(file: BinaryIO, count: int, first_row: int) -> list[bytes]:
     return lines
 
 
-def _from_lines(lines: list[bytes], first_row: int) -> EntryColumns:
+def _from_lines(lines: list[bytes], first_row: int) -> Iterator[EntryColumns]:
+    step = _TOGETHER if lines[0].endswith(_ENCODED_END) else len(lines)
+    for start in range(0, len(lines), step):
+        yield _from_some(lines[start : start + step], first_row + start)
+
+
+def _from_some(lines: list[bytes], first_row: int) -> EntryColumns:
     entries, vectors = _read_at_once(lines) or _read_one_by_one(lines, first_row)
-    columns = EntryColumns(vectors=vectors)
-    for row, entry in enumerate(entries, first_row):
-        columns.entry_ids.append(entry["entry_id"])
-        columns.texts.append(_text(entry, row))
-        columns.model_names.append(entry["model_name"])
-        columns.dtypes.append(entry["dtype"])
-        columns.scales.append(entry["scale"])
-        metadata = entry["metadata"]
-        columns.metadata.append(None if metadata is None else orjson.dumps(metadata).decode())
-        columns.inserted_at.append(float(entry["inserted_at"]))
-        columns.ttls.append(entry["ttl"])
-        columns.expires_at.append(entry["expires_at"])
-    return columns
+    metadata = [entry["metadata"] for entry in entries]
+    return EntryColumns(
+        entry_ids=[entry["entry_id"] for entry in entries],
+        texts=[_text(entry, row) for row, entry in enumerate(entries, first_row)],
+        model_names=[entry["model_name"] for entry in entries],
+        vectors=vectors,
+        dtypes=[entry["dtype"] for entry in entries],
+        scales=[entry["scale"] for entry in entries],
+        metadata=[None if each is None else orjson.dumps(each).decode() for each in metadata],
+        inserted_at=[float(entry["inserted_at"]) for entry in entries],
+        ttls=[entry["ttl"] for entry in entries],
+        expires_at=[entry["expires_at"] for entry in entries],
+    )
 
 
 def _read_one_by_one(lines: list[bytes], first_row: int) -> tuple[list[dict[str, Any]], list[FloatArray]]:
@@ -252,25 +262,52 @@ def _read_one_by_one(lines: list[bytes], first_row: int) -> tuple[list[dict[str,
 
 
 def _read_at_once(lines: list[bytes]) -> tuple[list[dict[str, Any]], list[FloatArray]] | None:
-    """As `_read_one_by_one`, with the numbers of all lines read at once; None where one is not as an export wrote it.
+    """As `_read_one_by_one`, but quicker; None where one of the lines is not as an export wrote it.
 
     Arrow takes about as long for numbers as orjson does, but makes no object of each, and other threads run meanwhile.
     """
-    if csv is None:
+    numbers: list[bytes] | None = None
+    if not lines[0].endswith(_ENCODED_END):
+        if csv is None:
+            return None
+        starts = [line.find(_VECTOR_START) + len(_VECTOR_START) for line in lines]
+        if min(starts) < len(_VECTOR_START) or not all(line.endswith(_VECTOR_END) for line in lines):
+            return None
+        numbers = [line[start : -len(_VECTOR_END)] for line, start in zip(lines, starts, strict=True)]
+        lines = [line[:start] + _VECTOR_END for line, start in zip(lines, starts, strict=True)]
+    entries = _all_parsed(lines)
+    if entries is None:  # or what was found of numbers is within the metadata
         return None
-    heads: list[dict[str, Any]] = []
-    numbers: list[bytes] = []
-    for line in lines:
-        start = line.find(_VECTOR_START) + len(_VECTOR_START)
-        if start < len(_VECTOR_START) or not line.endswith(_VECTOR_END):
+    vectors = _decoded_at_once(entries) if numbers is None else _vectors_at_once(numbers, entries)
+    return None if vectors is None else (entries, vectors)
+
+
+def _all_parsed(lines: list[bytes]) -> list[dict[str, Any]] | None:
+    """What `_parsed` gives of each line; None where it would refuse one."""
+    try:
+        entries: list[dict[str, Any]] = list(map(orjson.loads, lines))
+        sound = all(set(map(type, map(itemgetter(name), entries))) <= set(kinds) for name, kinds in _FIELDS)
+    except (orjson.JSONDecodeError, KeyError, TypeError):  # no object, or without that field
+        return None
+    return entries if sound else None
+
+
+def _decoded_at_once(entries: list[dict[str, Any]]) -> list[FloatArray] | None:
+    """The vectors that are in base64; None where one of them is not as an export wrote it."""
+    alike: dict[tuple[str, int], list[int]] = {}
+    for index, entry in enumerate(entries):
+        dtype = "float64" if entry["dtype"] == "float64" else "float32"
+        alike.setdefault((dtype, entry["dimension"]), []).append(index)
+    found: dict[int, FloatArray] = {}
+    for (dtype, dimension), indexes in alike.items():
+        given = [entries[index]["vector"] for index in indexes]
+        if dimension < 1 or set(map(type, given)) != {dict}:
             return None
-        try:
-            heads.append(_parsed(line[:start] + _VECTOR_END, 0))
-        except TransferError:  # or what was found is within the metadata
+        matrix = base64_vectors.all_decoded(given, dtype, dimension)
+        if matrix is None:
             return None
-        numbers.append(line[start : -len(_VECTOR_END)])
-    vectors = _vectors_at_once(numbers, heads)
-    return None if vectors is None else (heads, vectors)
+        found |= zip(indexes, matrix, strict=True)
+    return [found[index] for index in range(len(entries))]
 
 
 def _vectors_at_once(numbers: list[bytes], entries: list[dict[str, Any]]) -> list[FloatArray] | None:
@@ -318,22 +355,21 @@ def _text(entry: dict[str, Any], row: int) -> Text:
     if len(given) != 1 or not isinstance(entry[given[0]], str):
         raise TransferError("an entry has a text or a text_base64, and not both", row=row)
     text: str = entry[given[0]]
-    if given == ["text"]:
-        return text
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise TransferError("its text_base64 is not base64", row=row) from error
+    return text if given == ["text"] else base64_vectors.decoded_bytes(text, "its text_base64", row)
 
 
 def _vector(entry: dict[str, Any], row: int) -> FloatArray:
-    numbers = entry["vector"]
-    if len(numbers) != entry["dimension"]:
+    given = entry["vector"]
+    vector = base64_vectors.decoded(given, row) if isinstance(given, dict) else _vector_of_numbers(given, row)
+    if len(vector) != entry["dimension"]:
         raise TransferError(
-            f"the vector has {len(numbers):,} components, and its dimension is {entry['dimension']:,}", row=row
+            f"the vector has {len(vector):,} components, and its dimension is {entry['dimension']:,}", row=row
         )
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused where vectors are packed
+        return vector.astype(np.float64 if entry["dtype"] == "float64" else np.float32, copy=False)
+
+
+def _vector_of_numbers(numbers: list[Any], row: int) -> FloatArray:
     if not set(map(type, numbers)) <= _NUMBERS:  # numpy would make numbers of texts and of true
         raise TransferError("the vector holds something that is not a number", row=row)
-    vector: FloatArray = np.fromiter(numbers, np.float64, len(numbers))
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused where vectors are packed
-        return vector if entry["dtype"] == "float64" else vector.astype(np.float32)
+    return np.fromiter(numbers, np.float64, len(numbers))

@@ -206,13 +206,13 @@ def to_piece(columns: EntryColumns) -> bytes:
     return _to_bytes(_to_batch(columns)) if len(columns) else b""
 
 
-def from_piece(piece: bytes, first_row: int) -> EntryColumns:
+def from_piece(piece: bytes, first_row: int) -> Iterator[EntryColumns]:
     """The entries of a piece of `read_pieces`.
 
     Raises:
         TransferError: A row holds what no export wrote.
     """
-    return _from_batch(_from_bytes(piece), first_row)
+    yield _from_batch(_from_bytes(piece), first_row)
 
 
 def _to_bytes(batch: pa.RecordBatch) -> bytes:

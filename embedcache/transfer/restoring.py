@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -34,14 +35,18 @@ class Restoring:
         self._footer = footer
         self._able = ServerAbilities()
 
-    def pack(self, columns: EntryColumns, first_row: int) -> PackedEntries:
-        """The entries ready to be written.
+    def pack(self, parts: Iterable[EntryColumns], first_row: int) -> PackedEntries:
+        """The entries of these parts, one behind the other, ready to be written.
 
         Raises:
             TransferError: One of them cannot be restored; it names the row.
         """
-        self._footer.check(columns.shapes(), first_row)
-        return pack_columns(self._space, columns, first_row)
+        packed = PackedEntries([], [], [], [])
+        for columns in parts:
+            row = first_row + len(packed.keys)
+            self._footer.check(columns.shapes(), row)
+            packed.extend(pack_columns(self._space, columns, row))
+        return packed
 
     def write(self, connection: RedisConnection, packed: PackedEntries) -> tuple[int, int]:
         """Writes them; returns how many had expired, and how many were written.

@@ -25,7 +25,7 @@ _Work: TypeAlias = Callable[[Message], Iterator[Message]]
 
 def _exporting(connection: RedisConnection, job: dict[str, Any]) -> _Work:
     """From the digests of keys to pieces of the file."""
-    reader, chosen = Reader(connection, job["cache"]), format_named(job["format"])
+    reader, chosen = Reader(connection, job["cache"]), format_named(**job["form"])
 
     def work(request: Message) -> Iterator[Message]:
         for batch in reader.batches_of(request.data):
@@ -37,7 +37,7 @@ def _exporting(connection: RedisConnection, job: dict[str, Any]) -> _Work:
 def _restoring(connection: RedisConnection, job: dict[str, Any]) -> _Work:
     """From pieces of the file to entries on the server."""
     restoring = Restoring(job["cache"], job["layout"], job["on_conflict"], footer_from_json(job["footer"].encode()))
-    chosen = format_named(job["format"])
+    chosen = format_named(**job["form"])
 
     def work(request: Message) -> Iterator[Message]:
         row = request.header["row"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from embedcache import EmbeddingsCache
@@ -9,10 +11,10 @@ from embedcache.vectorizers import DEFAULT_MODEL
 
 
 @pytest.mark.parametrize("more", [(), ("--processes", "2")])
-@pytest.mark.parametrize("name", ["all.parquet", "all.jsonl"])
+@pytest.mark.parametrize("name", [("all.parquet",), ("all.jsonl",), ("all.jsonl", "--vectors", "base64")])
 def test_an_export_is_imported_whole(run, filled, url, tmp_path, name, more):
-    file = str(tmp_path / name)
-    exported = run("export", file, *more)
+    file = str(tmp_path / name[0])
+    exported = run("export", file, *name[1:], *more)
     assert exported.code == 0
     assert "10 entries are in" in exported.out
     assert run("import", file, "--name", "copy", "--dry-run", "--json").json["entries"] == 10
@@ -32,6 +34,18 @@ def test_an_export_takes_what_matches_and_keeps_a_file_that_is_there(run, filled
     assert run("export", str(file)).code == 5
     assert file.read_bytes() == before
     assert run("export", str(file), "--replace").code == 0
+
+
+def test_vectors_are_numbers_or_base64_in_lines_alone(run, filled, tmp_path):
+    file = tmp_path / "all.jsonl"
+    for words, kind in (((), list), (("--vectors", "numbers"), list), (("--vectors", "base64"), dict)):
+        assert run("export", str(file), "--replace", *words).code == 0
+        lines = file.read_text().splitlines()[:-1]
+        assert {type(json.loads(line)["vector"]) for line in lines} == {kind}
+    refused = run("export", str(tmp_path / "all.parquet"), "--vectors", "base64")
+    assert refused.code == 2
+    assert "vectors is a choice for jsonl alone; leave it out for parquet" in refused.err
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_file_that_is_no_export_ends_with_5(run, filled, tmp_path):

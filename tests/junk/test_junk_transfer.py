@@ -19,6 +19,7 @@ PLAUSIBLE: dict[str, Any] = {
     "keys": [None, [KEY], []],
     "tell": [tell],
     "file_format": ["jsonl", "parquet"],
+    "vectors": [None, "numbers", "base64"],
     "replace": [False, True],
     "resume": [False, True],
     "processes": [1],
