@@ -10,7 +10,6 @@ from pages.ui import (
     cleanup_work,
     empty_states,
     filter_builder,
-    indexes,
     longwork,
     restoring,
     session,
@@ -75,6 +74,15 @@ def _choose_entries() -> EntryFilter | None:
         return None
 
 
+def _choose_all(name: str) -> EntryFilter:
+    """No filter, and what that means."""
+    st.markdown(
+        f"**Every entry** of {wording.code_span(name, 80)} that is there when the plan is made goes, those that cannot "
+        "be read too. What is stored later stays, and so do its statistics, prices and audit log, and other caches."
+    )
+    return EntryFilter()
+
+
 def _choose_ttl() -> TTL:
     chosen = st.radio(
         "They expire",
@@ -93,7 +101,7 @@ def _choose_ttl() -> TTL:
 
 def _plan_and_confirm(name: str, task: str) -> None:
     _step(1)
-    chosen = _choose_entries()
+    chosen = _choose_all(name) if task == "clear" else _choose_entries()
     ttl = _choose_ttl() if task == "ttl" else None
     widgets.require_server()
     job = longwork.find(cleanup_work.PLAN_JOB)
@@ -136,48 +144,15 @@ def _plan_and_confirm(name: str, task: str) -> None:
 
 def _what_is_done(task: str, ttl: TTL, count: int) -> str:
     entries = wording.counted(count, "entry", "entries")
-    if task == "remove":
-        return f"Remove {entries}"
+    if task in _REMOVALS:
+        return f"{_REMOVALS[task]} {entries}"
     return (
         f"Set a TTL of {wording.duration(ttl)} on {entries}" if isinstance(ttl, int) else f"Let {entries} never expire"
     )
 
 
-_ICONS = {"remove": ":material/delete:", "ttl": ":material/timer:"}
-
-
-# -------------------------------------------------------------------------------------------------- clearing
-
-
-def _clear(name: str) -> None:
-    _step(1)
-    st.markdown(
-        f"**Every entry** of {wording.code_span(name, 80)} goes: those that cannot be read too, and what is stored "
-        "while it runs. Its statistics, prices and audit log stay, and so do other caches."
-    )
-    widgets.require_server()
-    _step(2)
-    index = indexes.look(name)
-    count = 0 if index is None else len(index)
-    if index is not None:
-        everything = int(index.value_bytes.sum(dtype="int64"))
-        cells = widgets.metric_cells()
-        cells.metric("Entries", wording.count(count), border=True)
-        cells.metric("Values", wording.size(everything), border=True, help=f"{wording.count(everything)} bytes.")
-        cells.metric("Models", wording.count(len(index.by_model())), border=True)
-        cells.metric("Cannot be read", wording.count(index.unreadable), border=True)
-        indexes.age_line(name, index)
-        if not count:
-            empty_states.sample_data_button()
-    st.caption(
-        "To keep a copy first, or to remove exactly what is there now, choose **Remove entries** with no filter."
-    )
-    _step(3)
-    empty = "There is nothing in this cache to remove." if index is not None and not count else None
-    label = f"Remove all {wording.counted(count, 'entry', 'entries')}" if count else "Remove all entries"
-    if cleanup_work.ask(label, ":material/delete_sweep:", name, cleanup_work.why_cannot_begin() or empty):
-        cleanup_steps.begin_clearing(name)
-        st.rerun()
+_REMOVALS = {"remove": "Remove", "clear": "Remove all"}
+_ICONS = {"remove": ":material/delete:", "clear": ":material/delete_sweep:", "ttl": ":material/timer:"}
 
 
 # -------------------------------------------------------------------------------------------------- restoring
@@ -227,8 +202,6 @@ with report:  # first, and below: it is there whatever ends the steps
 with steps, widgets.errors_as_sentences():
     if task == "restore":
         _restore(name)
-    elif task == "clear":
-        _clear(name)
     else:
         _plan_and_confirm(name, task)
 with widgets.errors_as_sentences():

@@ -162,6 +162,7 @@ def do_something(page: Page, user: User) -> None:
         return
     go(page, "Cleanup")
     page.get_by_text("Clear the cache", exact=True).click()
+    page.get_by_role("button", name="Make a plan").click()
     if user.may_write:
         field = page.get_by_label("Type the name of the cache to confirm")
         field.fill(user.cache_name)

@@ -134,9 +134,8 @@ def test_the_whole_cache_is_said_loudly(cache: EmbeddingsCache) -> None:
 def test_an_empty_cache_teaches_and_can_be_filled(task: str) -> None:
     app = open_page("cleanup")
     app.radio(key="cleanup_task").set_value(task).run()
-    if task == "remove":
-        app = plan(app)
-        assert "This cache is empty" in words(app)
+    app = plan(app)
+    assert "This cache is empty" in words(app)
     assert [each.label for each in app.button if each.key == "load_sample_data"] == ["Load sample data"]
 
 
@@ -291,28 +290,41 @@ def test_entries_are_let_live_for_ever(cache: EmbeddingsCache) -> None:
 # ------------------------------------------------------------------------------------------------ clearing
 
 
-def test_the_cache_is_cleared(cache: EmbeddingsCache) -> None:
+def test_the_cache_is_cleared_of_what_the_plan_holds(cache: EmbeddingsCache) -> None:
     stored(cache, 7)
     cache.connection.client().set(f"{NAME}:{1:064x}", b"nonsense")
     with EmbeddingsCache("embedcache:docs", stats=False) as docs:
         docs.set("t", MODEL, [1.0])
-        app = finish(choose(open_page("cleanup"), "clear"))
+        app = choose(open_page("cleanup"), "clear")
+        assert "**Every entry** of `embedcache`" in words(app)
+        assert "Text contains" not in [each.label for each in app.text_input]
+        plan(app)
         assert metrics(app)["Entries"] == "8"
-        assert metrics(app)["Cannot be read"] == "1"
+        assert "cannot be read: 1" in words(app)
+        cache.set("stored later", MODEL, [1.0])
         confirm(app, "Remove all 8 entries")
-        assert "Counted again: the cache has no entries." in words(app)
-        assert (entries_in(cache), entries_in(docs)) == (0, 1)
-    assert button(finish(app.run()), "Remove all entries").disabled
-    assert metrics(app)["Entries"] == "0"
+        assert "Counted again: none of the plan's keys are there." in words(app)
+        assert (entries_in(cache), entries_in(docs)) == (1, 1)
+        assert cache.exists("stored later", MODEL)
 
 
 def test_a_name_typed_once_clears_once(cache: EmbeddingsCache) -> None:
     stored(cache, 3)
-    app = confirm(finish(choose(open_page("cleanup"), "clear")), "Remove all 3 entries")
+    app = confirm(plan(choose(open_page("cleanup"), "clear")), "Remove all 3 entries")
     stored(cache, 2)
-    finish(press(app, "Refresh"))
+    plan(app)
     forge(app, "Remove all")
     assert entries_in(cache) == 2
+
+
+def test_a_plan_with_a_filter_does_not_clear(cache: EmbeddingsCache) -> None:
+    stored(cache, 3)
+    app = open_page("cleanup")
+    app.text_input(key="cleanup_text").set_value("text 1").run()
+    choose(plan(app), "clear")
+    assert "This plan is out of date" in words(app)
+    forge(app, "Remove all")
+    assert entries_in(cache) == 3
 
 
 # ------------------------------------------------------------------------------------------------ copies
@@ -380,7 +392,7 @@ def test_who_only_looks_plans_and_changes_nothing(cache: EmbeddingsCache) -> Non
         assert "Read-only is switched on" in button(app, start).help
         forge(app, start)
     choose(app, "clear")
-    forge(finish(app), "Remove all 5 entries")
+    forge(app, "Remove all 5 entries")
     choose(app, "restore")
     assert not app.get("file_uploader")
     assert exports.listed() == [path]
@@ -422,7 +434,9 @@ def test_nothing_else_begins_while_it_runs(cache: EmbeddingsCache) -> None:
     client = cache.connection.client()
     client.execute_command("CLIENT", "PAUSE", PAUSED, "WRITE")
     press(app, "Remove 600 entries")
-    choose(app, "clear")
+    press(choose(app, "clear"), "Make a plan")
+    while not any(label.startswith("Remove all") for label in labels(app)):
+        app.run()
     assert "A cleanup of yours is running" in button(app, "Remove all").help
     client.execute_command("CLIENT", "UNPAUSE")
     finish(app)

@@ -176,11 +176,11 @@ def test_the_hashes_of_redisvl(connection: RedisConnection, valkey: Server) -> N
     assert left(valkey) == {keys[0]}
 
 
-def test_clearing_takes_whatever_is_there(cache: EmbeddingsCache, valkey: Server) -> None:
+def test_no_filter_takes_whatever_is_there(cache: EmbeddingsCache, valkey: Server) -> None:
     stored(cache, 5)
     valkey.raw.set(f"c:{1:064x}", b"nonsense")
     valkey.raw.set(f"c:b:{1:064x}", b"of another cache")
-    report = cleanup_plans.clear(cache.connection, "c", "ada", Progress()).report
+    report = do(cache.connection, plan(cache.connection)).report
     assert (report.changed, report.remaining) == (6, 0)
     assert left(valkey, "c:b") != set()
 

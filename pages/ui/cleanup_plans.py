@@ -199,15 +199,6 @@ def carry_out(
     return _outcome(lambda: removal.carry_out(connection, plan, tell, actor), plan.words, copy)
 
 
-def clear(connection: RedisConnection, cache_name: str, actor: str, progress: Progress) -> Outcome:
-    """Removes all of a cache, what is stored meanwhile among it.
-
-    Raises:
-        EmbedcacheError: The server could not be asked from the beginning: nothing was done.
-    """
-    return _outcome(lambda: removal.clear_cache(connection, cache_name, _telling(progress, "removing"), actor))
-
-
 def _telling(progress: Progress, doing: str) -> Callable[..., None]:
     """Passes on how far the work is, and how fast it went until now."""
     started = time.monotonic()
@@ -220,7 +211,7 @@ def _telling(progress: Progress, doing: str) -> Callable[..., None]:
     return tell
 
 
-def _outcome(work: Callable[[], RemovalReport], words: str = "", copy: str | None = None) -> Outcome:
+def _outcome(work: Callable[[], RemovalReport], words: str, copy: str | None) -> Outcome:
     """The outcome of a removal, also of one that was cancelled or failed half-way."""
     try:
         return Outcome(work(), words, copy)

@@ -173,9 +173,3 @@ def begin(planned: Planned, task: Task, ttl: TTL) -> None:
     job = longwork.find(EXPORT_JOB)
     copy = str(job.result.path) if job is not None and job.state == "done" else None
     cleanup_work.begin(lambda progress: cleanup_plans.carry_out(connection, planned, task, ttl, actor, copy, progress))
-
-
-def begin_clearing(name: str) -> None:
-    """Clears a cache, once."""
-    connection, actor = session.open_cache(name).connection, access.actor()
-    cleanup_work.begin(partial(cleanup_plans.clear, connection, name, actor))

@@ -173,9 +173,7 @@ def _show_removed(ended: Outcome) -> None:
         st.success(f"**{done}**, in {wording.elapsed(report.seconds)}.", icon=":material/check_circle:")
     else:
         how = "cancelled half-way" if report.outcome == "cancelled" else "stopped half-way"
-        rest = ""
-        if report.action != "clear":  # which does not know how many there are
-            rest = f" {wording.counted(report.untouched, 'entry', 'entries')} were not looked at."
+        rest = f" {wording.counted(report.untouched, 'entry', 'entries')} were not looked at."
         st.warning(
             f"**It was {how}.** {done}; that stays so.{rest} Make a new plan for the rest.", icon=":material/warning:"
         )
@@ -205,8 +203,6 @@ def _counted_again(report: RemovalReport) -> str:
     if report.expiring is not None:
         return _ttl_counted_again(report.expiring, report.remaining)
     left = wording.count(report.remaining)
-    if report.action == "clear":
-        return f"Counted again: the cache has {left if report.remaining else 'no'} entries."
     return f"Counted again: {left if report.remaining else 'none'} of the plan's keys are there."
 
 
