@@ -130,6 +130,19 @@ def test_models_to_choose_from_are_spelt_out(page: Page, address: str, cache: Em
     assert_nothing_hidden(page)
 
 
+def test_models_to_compare_with_and_to_price_are_spelt_out(page: Page, address: str, cache: EmbeddingsCache) -> None:
+    open_in_lookup(page, address, cache)
+    page.get_by_role("button", name="Compare with…").click()
+    expect(page.get_by_role("dialog").get_by_role("combobox", name="Model")).to_have_value(SHOWN_MODEL)
+    assert_nothing_hidden(page)
+    with EmbeddingsCache(redis_url=cache.connection.address) as counting:
+        counting.get(TEXT, MODEL)
+    page.goto(f"{address}/settings")
+    page.get_by_role("tab", name="Token prices").click()
+    expect(page.get_by_test_id("stForm").get_by_role("combobox", name="Model")).to_have_value(SHOWN_MODEL)
+    assert_nothing_hidden(page)
+
+
 def test_names_of_caches_are_spelt_out(page: Page, address: str, server: Server) -> None:
     with EmbeddingsCache(MODEL, redis_url=server.url, stats=False) as cache:
         cache.set("t", "m", [1.0, 0.5])
