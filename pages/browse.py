@@ -283,7 +283,7 @@ def _show_unreadable(name: str, key: str) -> None:
         entry_view.text_block(row.summary.text)
         st.caption(f"Model {wording.code_span(row.summary.model_name, 200)}")
         if row.summary.metadata:
-            st.json(row.summary.metadata)
+            entry_view.metadata_block(row.summary.metadata)
     st.code(wording.visible(key), language=None, wrap_lines=True)
 
 

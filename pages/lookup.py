@@ -112,6 +112,7 @@ def _ask_model() -> str:
         "Model",
         models,
         index=models.index(DEFAULT_MODEL) if DEFAULT_MODEL in held else 0,
+        format_func=wording.visible,
         accept_new_options=True,
         key="lookup_model",
         persist_state="session",

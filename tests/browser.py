@@ -21,6 +21,8 @@ ROOT = Path(__file__).parent.parent
 START_SECONDS = 60
 PATIENCE_MILLISECONDS = 30_000  # until a page shows what is expected; Playwright's own 5 s are short on a busy machine
 STOP_SECONDS = 10
+HEADER, ROW = 38, 35  # pixels of Browse's table
+TICK_X, OPEN_X = 16, 66
 
 # The first because containers run as root, the others so that the browser speaks to nobody but the dashboard.
 FLAGS = [
@@ -103,6 +105,23 @@ def assert_no_sideways_scrolling(page: Page) -> None:
     """That the page is no wider than its window."""
     settle(page)
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def stand_still(page: Page) -> None:
+    """Waits until the page's script has run to its end and nothing fades or moves: what fades in has other colours."""
+    settle(page)
+    page.wait_for_function(
+        """() => document.getAnimations().every(
+            each => each.playState === "finished" || each.effect.getComputedTiming().endTime === Infinity
+        )"""
+    )
+
+
+def click_row(page: Page, x: int, row: int) -> None:
+    """Clicks into a row of Browse's table, at `TICK_X` or `OPEN_X`."""
+    settle(page)
+    picture = page.get_by_test_id("stDataFrame").locator("canvas").first  # under a layer that scrolls
+    picture.click(position={"x": x, "y": HEADER + ROW * row + ROW // 2}, force=True)
 
 
 def unfold(page: Page, title: str) -> None:

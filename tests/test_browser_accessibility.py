@@ -1,4 +1,7 @@
-"""Every page, dialog and result checked by axe-core for WCAG 2 A and AA: names, contrast in both themes, order."""
+"""Every page, dialog and result checked by axe-core for WCAG 2 A and AA: names, contrast in both themes, order.
+
+So that each page is opened once only, the same tests look at whether it fits the screen.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
-from accessible import found_wrong, visit  # noqa: E402 - imports playwright itself
-from browser import dashboard, settle  # noqa: E402
+from accessible import found_wrong, misshapen, visit  # noqa: E402 - imports playwright itself
+from browser import ROOT, TICK_X, click_row, dashboard, settle, stand_still  # noqa: E402
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 from servers import Server, running  # noqa: E402
 
@@ -17,8 +20,9 @@ from embedcache import EmbeddingsCache  # noqa: E402
 
 pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.timeout(600)]
 
+PAGES = list((ROOT / "pages").glob("*.py"))
+LOOKS = ["desk, light", "desk, dark", "phone, dark"]
 SLOW = 60_000  # milliseconds; a machine that runs other tests beside these takes its time
-FIRST_TICK = {"x": 18, "y": 55}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,11 @@ def filled(server: Server) -> str:
         models = ("a/model", "another/model")
         keys = [
             cache.set(
-                f"text {number}", models[number % 2], [1.0, float(number), 0.5], {"number": number}, ttl=number or None
+                f"text {number}",
+                models[number // 100 % 2],
+                [1.0, float(number), 0.5],
+                {"number": number},
+                ttl=number or None,
             )
             for number in range(0, 5_000, 100)
         ]
@@ -50,7 +58,7 @@ def filled(server: Server) -> str:
     return keys[0]
 
 
-@pytest.fixture(params=["desk, light", "desk, dark", "phone, dark"])
+@pytest.fixture(params=LOOKS)
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     size, scheme = request.param.split(", ")
     viewport = {"width": 1440, "height": 900} if size == "desk" else {"width": 390, "height": 844}
@@ -63,18 +71,21 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
 def addresses(page: Page, address: str) -> list[str]:
     """Where the navigation leads."""
     visit(page, address)
-    links = page.get_by_test_id("stSidebarNav").get_by_role("link")
-    return [str(link.get_attribute("href")) for link in links.all()]
+    links = page.get_by_test_id("stSidebarNav").get_by_role("link", include_hidden=True)  # a phone folds it away
+    found = [str(link.get_attribute("href")) for link in links.all()]
+    assert len(found) >= len(PAGES)
+    return found
 
 
 def check(page: Page, links: list[str]) -> None:
     wrong: list[str] = []
     for link in links:
         visit(page, link)
-        wrong += found_wrong(page)
+        wrong += [*found_wrong(page), *misshapen(page)]
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("page", [*LOOKS, "phone, light"], indirect=True)
 def test_pages_with_data(page: Page, address: str, filled: str) -> None:
     check(page, [*addresses(page, address), f"{address}/lookup?key={filled}"])
 
@@ -89,8 +100,7 @@ def test_empty_pages(page: Page, address: str, server: Server) -> None:
 
 def check_now(page: Page) -> None:
     """The page as it stands."""
-    settle(page)
-    page.wait_for_timeout(500)  # what fades in has other colours before
+    stand_still(page)
     wrong = list(found_wrong(page))
     assert not wrong, "\n".join(wrong)
 
@@ -112,8 +122,7 @@ def test_dialogs_of_an_entry(page: Page, address: str, filled: str) -> None:
 def test_dialogs_of_ticked_entries(page: Page, address: str, filled: str) -> None:
     visit(page, f"{address}/browse")
     expect(page.get_by_text("as of")).to_be_visible()
-    settle(page)
-    page.get_by_test_id("stDataFrame").locator("canvas").first.click(position=FIRST_TICK, force=True)
+    click_row(page, TICK_X, 0)
     expect(page.get_by_text("1 ticked")).to_be_visible()
     for opener in ("Set TTL", "Drop"):
         press(page, opener)

@@ -10,8 +10,16 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
-from browser import assert_inert, assert_no_sideways_scrolling, dashboard, settle  # noqa: E402 - imports playwright itself
-from playwright.sync_api import Browser, Locator, Page, expect  # noqa: E402
+from browser import (  # noqa: E402 - imports playwright itself
+    OPEN_X,
+    TICK_X,
+    assert_inert,
+    assert_no_sideways_scrolling,
+    click_row,
+    dashboard,
+    settle,
+)
+from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
 from embedcache import EmbeddingsCache, transfer  # noqa: E402
 
@@ -21,8 +29,6 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)><b>bold</b> **st
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1440, "height": 900}
 PATIENCE = 60_000
-HEADER, ROW = 38, 35  # pixels
-TICK_X, OPEN_X = 16, 66
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +72,6 @@ def open_browse(page: Page, address: str, cache: EmbeddingsCache, query: str = "
     page.goto(f"{address}/browse?cache={cache.name}{query}")
     expect(page.get_by_text("as of")).to_be_visible(timeout=PATIENCE)
     settle(page)
-
-
-def grid(page: Page) -> Locator:
-    return page.get_by_test_id("stDataFrame").locator("canvas").first
-
-
-def click_row(page: Page, x: int, row: int) -> None:
-    settle(page)
-    # The grid is a picture under a layer that scrolls.
-    grid(page).click(position={"x": x, "y": HEADER + ROW * row + ROW // 2}, force=True)
 
 
 def test_a_row_opens_its_entry_and_the_link_opens_it_again(page: Page, address: str, cache: EmbeddingsCache) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra dev brings playwright")
 
-from accessible import found_wrong  # noqa: E402
-from browser import dashboard, launch, settle, unfold  # noqa: E402 - imports playwright itself
+from accessible import found_wrong  # noqa: E402 - imports playwright itself
+from browser import dashboard, launch, settle, stand_still, unfold  # noqa: E402 - likewise
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 from removing import MODEL, item, left, stored  # noqa: E402
 from servers import Server, running  # noqa: E402
@@ -118,8 +118,7 @@ def assert_inert(page: Page) -> None:
 
 def assert_fits(page: Page) -> None:
     """Nothing is wider than the window, and axe-core finds nothing wrong."""
-    settle(page)
-    page.wait_for_timeout(500)  # what fades in has other colours before
+    stand_still(page)
     assert list(found_wrong(page)) == []
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert page.get_by_test_id("stMain").evaluate("main => main.scrollWidth <= main.clientWidth")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from browser import dashboard, serving, settle  # noqa: E402 - imports playwrigh
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect  # noqa: E402
 from servers import Server, free_port, running  # noqa: E402
 
-from embedcache import EmbeddingsCache  # noqa: E402
+from embedcache import EmbeddingsCache, audit  # noqa: E402
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -32,6 +31,10 @@ TYPED = {
     "Settings": "A new cache's name",
 }
 """By page, the field that a user types into, if any."""
+THERE_MEANWHILE = {"Browse", "Lookup", "Embed", "Benchmark", "Cleanup"}
+"""Pages whose field is there while the server is away; on the others it stands below what the server knows."""
+TEXTS = [f"t{i}" for i in range(20)]
+REMOVE = "Remove 20 entries"
 
 
 @pytest.fixture
@@ -52,8 +55,9 @@ def fill(server: Server) -> None:
     """The default cache and another, with entries."""
     for name in ("embedcache", "another"):
         with EmbeddingsCache(name, redis_url=server.url) as cache:
-            items = [{"text": f"t{i}", "model_name": "m", "embedding": [1.0, float(i)]} for i in range(20)]
-            cache.mset(items)
+            cache.mset(
+                [{"text": text, "model_name": "m", "embedding": [1.0, float(i)]} for i, text in enumerate(TEXTS)]
+            )
 
 
 def open_page(context: BrowserContext, address: str, name: str) -> Page:
@@ -96,10 +100,12 @@ def test_every_page_comes_back_by_itself_with_what_was_typed(
             page.bring_to_front()
             type_into(page, name, "typed before")
         server.kill()
-        for page in pages.values():
+        for name, page in pages.items():
             page.bring_to_front()
             choose_cache(page, "another")  # whatever a user does now
             expect(page.get_by_text("does not answer").first).to_be_visible()
+            if name in THERE_MEANWHILE:
+                type_into(page, name, "typed meanwhile")
             expect(page.get_by_text("No answer since").first).to_be_visible()
             assert page.get_by_test_id("stException").count() == 0
         server.stop()
@@ -112,31 +118,76 @@ def test_every_page_comes_back_by_itself_with_what_was_typed(
             expect(page.get_by_test_id("stSidebar").get_by_text("Valkey").first).to_be_visible()
             found = field(page, name)
             if found is not None:
-                expect(found).to_have_value("typed before")
+                expect(found).to_have_value("typed meanwhile" if name in THERE_MEANWHILE else "typed before")
+
+
+# ------------------------------------------------------------------------------------------------ the dashboard
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+def confirm_a_plan(page: Page, port: int) -> None:
+    """Plans to remove all entries, and types what lets the button be pressed."""
+    page.goto(f"http://127.0.0.1:{port}/cleanup")
+    page.get_by_role("button", name="Make a plan").click()
+    confirm = page.get_by_label("Type the name of the cache to confirm")
+    confirm.fill("embedcache")
+    confirm.press("Enter")
+    expect(page.get_by_role("button", name=REMOVE)).to_be_enabled()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a dashboard as a crash does."""
+    process.kill()
+    process.wait()
+
+
+def wait_until_connected(page: Page) -> None:
+    """Until the page has found the new dashboard by itself; Streamlit shows the old page until something is pressed."""
+    page.wait_for_selector('[data-testid="stApp"][data-test-connection-state="CONNECTED"]')
+
+
+def assert_a_plan_is_to_be_confirmed(page: Page) -> None:
+    page.get_by_role("button", name="Make a plan").click()
+    expect(page.get_by_label("Type the name of the cache to confirm")).to_have_value("")
+    expect(page.get_by_role("button", name=REMOVE)).to_be_disabled()
 
 
 def test_a_dashboard_that_was_killed_carries_no_old_plan_out(
-    server: Server, context: BrowserContext, tmp_path: Path
+    server: Server, context: BrowserContext, port: int, tmp_path: Path
 ) -> None:
     fill(server)
-    port, log = free_port(), tmp_path / "log"
     page = context.new_page()
-    with serving(server.url, log, port) as process:
-        page.goto(f"http://127.0.0.1:{port}/cleanup")
-        page.get_by_role("button", name="Make a plan").click()
-        confirm = page.get_by_label("Type the name of the cache to confirm")
-        confirm.fill("embedcache")
-        confirm.press("Enter")
-        expect(page.get_by_role("button", name="Remove 20 entries")).to_be_enabled()
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    with serving(server.url, log, port), EmbeddingsCache(redis_url=server.url) as cache:
-        page.wait_for_selector('[data-testid="stApp"][data-test-connection-state="CONNECTED"]')
-        page.get_by_role("button", name="Remove 20 entries").click()  # Streamlit shows the old page until then
-        expect(page.get_by_role("button", name="Remove 20 entries")).to_have_count(0)
+    with serving(server.url, tmp_path / "log", port) as process:
+        confirm_a_plan(page, port)
+        end(process)
+    with serving(server.url, tmp_path / "log", port), EmbeddingsCache(redis_url=server.url) as cache:
+        wait_until_connected(page)
+        page.get_by_role("button", name=REMOVE).click()
+        expect(page.get_by_role("button", name=REMOVE)).to_have_count(0)
         settle(page)
-        assert all(cache.mexists([f"t{i}" for i in range(20)], "m"))
-        page.get_by_role("button", name="Make a plan").click()
-        remove = page.get_by_role("button", name="Remove 20 entries")
-        expect(remove).to_be_disabled()  # until the name is typed anew
-        assert all(cache.mexists([f"t{i}" for i in range(20)], "m"))
+        assert all(cache.mexists(TEXTS, "m"))
+        assert_a_plan_is_to_be_confirmed(page)
+        assert all(cache.mexists(TEXTS, "m"))
+
+
+def test_a_plan_that_was_carried_out_is_not_when_the_dashboard_is_back(
+    server: Server, context: BrowserContext, port: int, tmp_path: Path
+) -> None:
+    fill(server)
+    page = context.new_page()
+    with serving(server.url, tmp_path / "log", port) as process:
+        confirm_a_plan(page, port)
+        page.get_by_role("button", name=REMOVE).click()
+        expect(page.get_by_text("Removed 20 entries of")).to_be_visible()
+        settle(page)
+        end(process)
+    fill(server)  # the same texts, embedded again
+    with serving(server.url, tmp_path / "log", port), EmbeddingsCache(redis_url=server.url) as cache:
+        wait_until_connected(page)
+        assert_a_plan_is_to_be_confirmed(page)
+        assert all(cache.mexists(TEXTS, "m"))
+        assert [each.count for each in audit.read(cache.connection, "embedcache") if each.action == "remove"] == [20]

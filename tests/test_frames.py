@@ -94,6 +94,8 @@ def test_hidden_characters_are_made_visible() -> None:
     assert wording.visible("a\x1b[31m\u202eb\r\n\tc\x00\ud800\u2028") == "a␛[31m⟨U+202E⟩b␍\n\tc␀⟨U+D800⟩⟨U+2028⟩"
     assert wording.visible("naïve 👩\u200d💻 日本") == "naïve 👩\u200d💻 日本"
     assert wording.visible("héllo".encode()) == "héllo"
+    written = json.dumps({"\u202e\x07\\u0007": ['"\n\t', "\r\x7f", "שלום"]}, ensure_ascii=False)
+    assert json.loads(wording.visible_json(written)) == {"⟨U+202E⟩␇\\u0007": ['"\n\t', "␍⟨U+007F⟩", "שלום"]}
     assert wording.visible(b"\x89PNG\xff") == "89 504e 47ff"
 
 

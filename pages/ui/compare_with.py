@@ -86,7 +86,9 @@ def _ask_for(way: str, name: str, model_name: str) -> tuple[str, str]:
         return "", ""
     text = st.text_area("Text", key="compare_text", height=80, placeholder="How do neural networks work?")
     others = [each for each in session.models_to_choose(name) if each != model_name]
-    model = st.selectbox("Model", [model_name, *others], accept_new_options=True, key="compare_model")
+    model = st.selectbox(
+        "Model", [model_name, *others], format_func=wording.visible, accept_new_options=True, key="compare_model"
+    )
     return text or "", model or ""
 
 

@@ -90,7 +90,7 @@ def _entry_words(name: str, entry: CacheEntry, summary: EntrySummary) -> None:
     st.subheader("Text", anchor=False)
     text_block(entry["text"], key="entry_text")
     st.subheader("Metadata", anchor=False)
-    metadata_block(entry)
+    metadata_block(entry["metadata"])
     astray = session.open_cache(name, refresh_ttl=False).key_for(entry["text"], entry["model_name"]) != entry["key"]
     why_not = _ASTRAY if astray else None
     if _writing_button("Edit metadata", ":material/edit:", "entry_edit_metadata", why_not=why_not):
@@ -138,15 +138,14 @@ def _height(text: str | bytes) -> int | Literal["content"]:
     return _TALL_PIXELS if len(text) > _MANY_CHARACTERS or lines > _MANY_LINES else "content"
 
 
-def metadata_block(entry: CacheEntry) -> None:
+def metadata_block(metadata: Metadata | None) -> None:
     """An entry's metadata as a tree, or as cut text where it is too large for one."""
-    metadata = entry["metadata"]
     if not metadata:
         st.caption("None was stored with it.")
         return
     whole = json.dumps(metadata, ensure_ascii=False, indent=2, default=repr)
     if len(whole) <= _MAX_METADATA_SHOWN:
-        st.json(metadata, expanded=2)
+        st.json(wording.visible_json(whole), expanded=2)
         return
     st.code(wording.visible(whole, _MAX_METADATA_SHOWN), language=None, height=_TALL_PIXELS)
     st.caption(f"The first {wording.count(_MAX_METADATA_SHOWN)} of {wording.counted(len(whole), 'character')}.")

@@ -55,6 +55,7 @@ def _edit(name: str, models: Sequence[str]) -> None:
             "Model",
             models,
             index=0 if models else None,
+            format_func=wording.visible,
             placeholder="Choose a model, or type its name",
             accept_new_options=True,
             key=_MODEL_KEY,

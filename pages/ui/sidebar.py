@@ -43,6 +43,7 @@ def draw() -> None:
             names,
             key=session.CACHE_KEY,
             index=names.index(session.cache_name()),
+            format_func=wording.visible,
             accept_new_options=True,
             help="Which cache the pages work on. Type a name to start a new one.",
             persist_state="session",

@@ -8,6 +8,7 @@ reads a subset of HTML.
 from __future__ import annotations
 
 import html
+import json
 import re
 import unicodedata
 from datetime import UTC, datetime, tzinfo
@@ -23,6 +24,7 @@ MAX_TEXT_SHOWN: Final = 10_000
 _SIZE_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _PLAIN: Final = frozenset("\n\t")
 _BACKTICKS: Final = re.compile(r"`+")
+_JSON_ESCAPES: Final = re.compile(r"\\(?:u[0-9a-f]{4}|.)")
 _UNPLAIN: Final = re.compile(r"[^\w .+-]|_")
 _LEAST_MILLISECONDS: Final = 0.1
 _LEAST_AMOUNT: Final = 0.0001
@@ -144,6 +146,16 @@ def visible(text: Text, limit: int = MAX_TEXT_SHOWN) -> str:
     if shown.isascii() and shown.isprintable():
         return shown
     return "".join(character if _is_plain(character) else _picture(character) for character in shown)
+
+
+def visible_json(written: str) -> str:
+    """JSON, as `json.dumps` writes it, whose strings hide nothing: what it spells as escapes gets its picture too."""
+    return _JSON_ESCAPES.sub(_escape_or_picture, visible(written, len(written)))
+
+
+def _escape_or_picture(found: re.Match[str]) -> str:
+    character = json.loads(f'"{found[0]}"')
+    return found[0] if _is_plain(character) else _picture(character)
 
 
 def _is_plain(character: str) -> bool:
